@@ -1,0 +1,349 @@
+"""From what was seen in one sample to postings in the ledger.
+
+Holds what must be remembered between samples: where each counter stood, what is learned of each
+device's idle power, and who was busy while a device could not be read. Does no I/O.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from jobwatt.attribution.counters import Advance, CounterTrack
+from jobwatt.attribution.idle import IdleLearner
+from jobwatt.attribution.policy import (
+    DramPolicy,
+    Posting,
+    Weights,
+    cpu_weights,
+    divide,
+    memory_weights,
+)
+from jobwatt.ledger import Ledger
+from jobwatt.model import (
+    Component,
+    Device,
+    Fault,
+    IdleMethod,
+    IdlePower,
+    Process,
+    Reading,
+    Report,
+    Row,
+    Rows,
+    Source,
+    Usage,
+)
+from jobwatt.units import NS, mean_power_uw
+from jobwatt.usage.contract import UsageProbe
+
+__all__ = ["Accountant", "Look", "SourceHealth"]
+
+log = logging.getLogger(__name__)
+
+WEIGH_MEMORY_NS = 10 * NS
+"""How often the memory of processes without a series is weighed."""
+
+IMPLAUSIBLE = "implausible"
+"""Reason of a reading that would mean an impossible power."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One meter's report and the monotonic time at which it was taken."""
+
+    source: Source
+    at_ns: int
+    report: Report
+
+
+@dataclass(slots=True)
+class SourceHealth:
+    """How the sources answer: `up` by source, `errors` by (source, reason)."""
+
+    up: dict[str, bool] = field(default_factory=dict)
+    errors: dict[tuple[str, str], int] = field(default_factory=dict)
+    _failing: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def note(self, source: Source, *, readings: int, faults: Iterable[Fault]) -> None:
+        """Count one look at a source; log what begins or ceases to fail, once."""
+        failing: dict[tuple[str, str], str] = {}
+        news: dict[str, list[str]] = {}
+        for fault in faults:
+            key = (source.value, fault.reason)
+            self.errors[key] = self.errors.get(key, 0) + 1
+            failing[source.value, fault.what] = fault.reason
+            if self._failing.get((source.value, fault.what)) != fault.reason:
+                news.setdefault(fault.reason, []).append(fault.message)
+        for messages in news.values():
+            more = f" (and {len(messages) - 1} more alike)" if len(messages) > 1 else ""
+            log.warning("%s: %s%s", source.value, messages[0], more)
+        for name, what in self._failing.keys() - failing.keys():
+            if name == source.value:
+                log.info("%s: %s can be read again", name, what)
+        others = {key: r for key, r in self._failing.items() if key[0] != source.value}
+        self._failing = others | failing
+        self.up[source.value] = readings > 0 and not failing
+
+
+@dataclass(slots=True)
+class _Spent:
+    """A device's energy since its last good reading, over all of its counters.
+
+    No time has passed where this was the first.
+    """
+
+    uj: int = 0
+    span_ns: int = 0
+    gap: bool = False
+    clean: bool = True  # one ordinary interval: fit to learn from
+
+
+class Accountant:
+    """Books one sample after the other."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        configured_idle_watts: Mapping[str, float],
+        dram_policy: DramPolicy = DramPolicy.MEMORY,
+    ) -> None:
+        """Take the rules.
+
+        Args:
+            ledger: receives the postings.
+            configured_idle_watts: idle power by pattern of the device's name, first match.
+            dram_policy: what DRAM's active energy follows.
+        """
+        self.ledger = ledger
+        self.health = SourceHealth()
+        self._configured = configured_idle_watts
+        self._dram_policy = dram_policy
+        self._learned: dict[str, IdlePower] = {}
+        self._resumed: dict[str, tuple[int, int]] = {}
+        self._tracks: dict[str, CounterTrack] = {}
+        self._learners: dict[str, IdleLearner] = {}
+        self._owners: dict[str, Source] = {}
+        self._waiting: dict[str, Weights] = {}
+        self._last_ns: int | None = None
+        self._weigh_due_ns = 0
+
+    def book(self, now_ns: int, looks: Iterable[Look], usage: Usage, probe: UsageProbe) -> None:
+        """Book a sample.
+
+        Args:
+            now_ns: monotonic time of the sample.
+            looks: one look at each meter.
+            usage: who was busy since the sample before.
+            probe: where `usage` is from; asked for more about processes now and then.
+        """
+        if self._last_ns is None:
+            self.ledger.adopt(probe.processes)
+        weights = _WeightsOf(usage, self._dram_policy, self.ledger.listed)
+        for look in looks:
+            spent = self._follow_counters(look)
+            for device, amount in spent.items():
+                self._post(device, amount, usage, weights)
+        span_ns = 0 if self._last_ns is None else now_ns - self._last_ns
+        self._last_ns = now_ns
+        if now_ns >= self._weigh_due_ns:
+            self._weigh_due_ns = now_ns + WEIGH_MEMORY_NS
+            self.ledger.weigh_memory(probe.processes)
+        self.ledger.close_interval(now_ns, span_ns, usage.ended, probe.refresh)
+
+    def dump(self, boot_id: str) -> dict[str, Row]:
+        """Return all that must outlive a restart, as rows; `restore` takes them back."""
+        rows = self.ledger.dump()
+        rows["boot"] = (boot_id,)
+        for key, track in self._tracks.items():
+            if track.last is not None:
+                rows[f"counter {key}"] = track.last
+        for name, account in self.ledger.devices.items():
+            idle = account.idle_power
+            if idle is not None and idle.method is not IdleMethod.CONFIGURED:
+                rows[f"idle {name}"] = (idle.uw, idle.method.value)
+        return rows
+
+    def restore(self, rows: Rows, boot_id: str, now_ns: int) -> None:
+        """Go on from an earlier run's rows.
+
+        On the same boot the hardware's counters have gone on meanwhile, and the monotonic clock
+        with them: the first reading then covers the time in which no exporter ran. What was
+        learned of idle power holds for a boot, too: firmware may have changed between two.
+
+        Raises:
+            ValueError, TypeError: the rows are not those of `dump`.
+        """
+        same_boot = bool(boot_id) and rows.get("boot") == (boot_id,)
+        self.ledger.restore(rows, now_ns, same_boot=same_boot)
+        if not same_boot:
+            return
+        for key, row in rows.items():
+            if key.startswith("counter "):
+                value, at_ns = row
+                self._resumed[key.removeprefix("counter ")] = int(value), int(at_ns)
+            elif key.startswith("idle "):
+                uw, method = row
+                name = key.removeprefix("idle ")
+                self._learned[name] = IdlePower(int(uw), IdleMethod(method))
+
+    def idle_power(self, device: Device) -> IdlePower | None:
+        """Return a device's idle power as it is in use now."""
+        for pattern, watts in self._configured.items():
+            if fnmatchcase(device.name, pattern):
+                return IdlePower(round(watts * 1_000_000), IdleMethod.CONFIGURED)
+        return self._learner(device).idle or self._learned.get(device.name)
+
+    def _learner(self, device: Device) -> IdleLearner:
+        learner = self._learners.get(device.name)
+        if learner is None:
+            before = self._learned.get(device.name)
+            observed = before.uw if before and before.method is IdleMethod.OBSERVED else None
+            learner = self._learners[device.name] = IdleLearner(observed)
+        return learner
+
+    # --- counters -------------------------------------------------------------------------------
+
+    def _follow_counters(self, look: Look) -> dict[Device, _Spent | None]:
+        """Advance a meter's counters; return what each of its devices spent, None where unread."""
+        faults = list(look.report.faults)
+        spent: dict[Device, _Spent | None] = {}
+        for reading in look.report.readings:
+            track = self._tracks.get(reading.counter.key)
+            begins = track is None
+            if track is None:
+                track = self._tracks[reading.counter.key] = CounterTrack(reading.counter)
+                before = self._resumed.pop(reading.counter.key, None)
+                if before is not None and reading.counter.range_uj is not None:
+                    track.resume(*before)
+                    begins = False
+            advance = track.advance(reading.value_uj, look.at_ns)
+            if track.doubtful:
+                faults.append(_implausible(reading))
+            self._add(reading, advance, spent, begins=begins and not track.doubtful)
+        for device, limit_uw in look.report.limits_uw.items():
+            account = self.ledger.devices.get(device.name)
+            if account is not None:  # a device that was never read is not shown
+                account.limit_uw = limit_uw
+        self.health.note(look.source, readings=len(look.report.readings), faults=faults)
+        for account in self.ledger.devices.values():
+            if account.device.source is look.source and account.device not in spent:
+                spent[account.device] = None
+        return spent
+
+    def _add(
+        self,
+        reading: Reading,
+        advance: Advance | None,
+        spent: dict[Device, _Spent | None],
+        *,
+        begins: bool,
+    ) -> None:
+        device, domain = reading.counter.device, reading.counter.domain
+        if domain is not None:
+            self.ledger.add_domain(domain, advance.uj if advance else 0)
+        if device is None or not self._may_measure(device):
+            return
+        self.ledger.account(device)
+        if advance is None:
+            if begins:
+                spent[device] = spent.get(device) or _Spent()
+            else:
+                spent.setdefault(device, None)
+            return
+        self.ledger.note(device, advance)
+        total = spent.get(device) or _Spent()
+        total.uj += advance.uj
+        total.span_ns = max(total.span_ns, advance.span_ns)
+        total.gap |= advance.gap
+        total.clean &= not (advance.gap or advance.reset)
+        spent[device] = total
+
+    def _may_measure(self, device: Device) -> bool:
+        """Whether a source has this device to itself; a measurement takes over from an estimate.
+
+        The account then begins at 0: a joule that was estimated never becomes a measured one.
+        """
+        owner = self._owners.get(device.name)
+        owner = self._owners.setdefault(device.name, device.source)
+        if owner is Source.ESTIMATE and device.source is not owner:
+            log.warning("%s is measured now (%s), not estimated", device.name, device.source.value)
+            owner = self._owners[device.name] = device.source
+        return owner is device.source
+
+    # --- posting --------------------------------------------------------------------------------
+
+    def _post(
+        self, device: Device, spent: _Spent | None, usage: Usage, weights_of: _WeightsOf
+    ) -> None:
+        account = self.ledger.account(device)
+        weights = weights_of.device(device)
+        waiting = self._waiting.pop(device.name, None)
+        if spent is None:
+            # The next good reading covers this interval too: keep its claims until then.
+            if waiting is None:
+                waiting = Weights(dict(weights.processes), weights.others, weights.nobody)
+            else:
+                waiting.add(weights)
+            self._waiting[device.name] = waiting
+            account.power_uw = None
+            return
+        if spent.span_ns == 0:
+            account.idle_power = self.idle_power(device)
+            return
+        account.power_uw = mean_power_uw(spent.uj, spent.span_ns)
+        busy = _busy_ratio(usage, device.package)
+        if spent.clean and waiting is None and busy is not None:
+            self._learner(device).observe(spent.uj, spent.span_ns, busy)
+        account.idle_power = self.idle_power(device)
+        if spent.gap:
+            self.ledger.post(device, Posting(spent.uj, 0, spent.uj, 0, {}))
+            return
+        if waiting is not None:
+            waiting.add(weights)
+            weights = waiting
+        idle_uw = account.idle_power.uw if account.idle_power else None
+        posting = divide(spent.uj, spent.span_ns, idle_uw, weights)
+        self.ledger.post(device, posting)
+        if device.component is Component.DRAM and weights.others:
+            self.ledger.charge_memory(posting.others_uj, weights.others)
+
+
+class _WeightsOf:
+    """The claims on each device in one sample, made once for all devices of a package."""
+
+    def __init__(self, usage: Usage, dram_policy: DramPolicy, listed: Iterable[Process]) -> None:
+        self._usage = usage
+        self._dram_policy = dram_policy
+        self._listed = listed
+        self._made: dict[tuple[bool, int | None], Weights] = {}
+
+    def device(self, device: Device) -> Weights:
+        by_memory = device.component is Component.DRAM and self._dram_policy is DramPolicy.MEMORY
+        key = (by_memory, device.package)
+        if key not in self._made:
+            self._made[key] = (
+                memory_weights(self._usage, device.package, self._listed)
+                if by_memory
+                else cpu_weights(self._usage, device.package)
+            )
+        return self._made[key]
+
+
+def _busy_ratio(usage: Usage, package: int | None) -> float | None:
+    """Return how busy a package's CPUs were, or all CPUs where it has none of its own."""
+    if package is not None and usage.capacity_ns.get(package):
+        return usage.busy_ns[package] / usage.capacity_ns[package]
+    capacity_ns = sum(usage.capacity_ns.values())
+    return sum(usage.busy_ns.values()) / capacity_ns if capacity_ns else None
+
+
+def _implausible(reading: Reading) -> Fault:
+    return Fault(
+        reading.counter.key,
+        IMPLAUSIBLE,
+        f"{reading.counter.key} shows {reading.value_uj} µJ, which no possible power explains: "
+        "a reset, or a false reading; waiting for the next",
+    )

@@ -1,0 +1,248 @@
+"""The composition root: the only module that names every concrete part."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jobwatt
+from jobwatt.accounting import Accountant
+from jobwatt.attribution.policy import DramPolicy
+from jobwatt.config import Config
+from jobwatt.errors import Absent, ReadError
+from jobwatt.host.cgroupfs import Cgroupfs, find_cgroupfs
+from jobwatt.host.files import read_text
+from jobwatt.host.procfs import Procfs
+from jobwatt.host.topology import read_topology
+from jobwatt.host.users import UserNames
+from jobwatt.ledger import Ledger, SeriesRules
+from jobwatt.meters.contract import Meter
+from jobwatt.meters.estimate import EstimateMeter
+from jobwatt.meters.rapl import RaplMeter
+from jobwatt.sampler import Sampler
+from jobwatt.snapshot import NodeInfo
+from jobwatt.store import Store, open_store
+from jobwatt.units import NS, UJ
+from jobwatt.usage.contract import UsageProbe
+from jobwatt.usage.processes import HostProcesses
+from jobwatt.workloads.contract import Facts, resolve
+from jobwatt.workloads.systemd import SystemdResolver
+
+__all__ = ["Parts", "host_parts", "local_sampler", "make_sampler", "serve", "simulated_parts"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a sampler is made of, apart from the rules: a real host's, or a simulated one's."""
+
+    meters: Sequence[Meter]
+    usage: UsageProbe
+    cpus: int
+
+
+def host_parts(config: Config) -> Parts:
+    """Return the parts for the machine that `config` points at."""
+    procfs = Procfs(config.path_procfs)
+    topology = read_topology(config.path_sysfs)
+    users = UserNames(config.path_rootfs)
+    resolvers = (SystemdResolver(users.name),)
+
+    def job_uid_of(facts: Facts) -> str:
+        return resolve(facts, resolvers)
+
+    usage = HostProcesses(procfs, _cgroupfs(config, procfs), topology, job_uid_of, users.name)
+    log.info("CPU time of processes: %s", usage.method)
+    meters: list[Meter] = []
+    rapl = _rapl(config, procfs)
+    if rapl is not None:
+        meters.append(rapl)
+    if config.cpu_estimate == "auto" and (rapl is None or not _measures_cpu(rapl)):
+        estimate = EstimateMeter(procfs, topology, config.cpu_tdp)
+        for package, power in estimate.power.items():
+            log.warning(
+                "package-%d is ESTIMATED, not measured: %s (source=estimate; switch off with "
+                "--cpu.estimate=off)",
+                package,
+                power.basis,
+            )
+        meters.append(estimate)
+    if not meters:
+        log.warning("nothing here can be measured; `jobwatt doctor` tells why")
+    return Parts(meters, usage, len(topology.package_of))
+
+
+def _cgroupfs(config: Config, procfs: Procfs) -> Cgroupfs:
+    """Find the cgroup trees, and our own place in them where a namespace hides it."""
+    try:
+        hidden = any(path.startswith("/..") for path in procfs.read_cgroup(1).values())
+    except ReadError:
+        hidden = False
+    found = find_cgroupfs(config.cgroupfs, os.getpid() if hidden else None)
+    if hidden and not found.namespace_roots:
+        log.warning(
+            "the cgroups of other processes lie outside of our own namespace and cannot be found "
+            "below %s: what comes and goes between two samples is nobody's",
+            config.cgroupfs,
+        )
+    return found
+
+
+def simulated_parts(scenario: str, seed: int) -> Parts:
+    """Return the parts of a made-up node."""
+    from jobwatt.simulation.meter import SimulatedMeter  # noqa: PLC0415 - not for real nodes
+    from jobwatt.simulation.node import SimulatedNode  # noqa: PLC0415
+    from jobwatt.simulation.scenarios import SCENARIOS  # noqa: PLC0415
+    from jobwatt.simulation.usage import SimulatedUsage  # noqa: PLC0415
+
+    chosen = SCENARIOS[scenario]
+    node = SimulatedNode(chosen, seed=seed)
+    return Parts([SimulatedMeter(node)], SimulatedUsage(node), chosen.hardware.threads)
+
+
+def _rapl(config: Config, procfs: Procfs) -> RaplMeter | None:
+    try:
+        meter = RaplMeter(config.path_sysfs, procfs.read_cpu_model())
+    except Absent:
+        log.info("no RAPL on this machine (%s/class/powercap is absent)", config.path_sysfs)
+        return None
+    except ReadError as error:
+        log.warning("RAPL: %s", error)
+        return None
+    if not meter.has_zones:
+        log.info("no RAPL zones below %s/class/powercap", config.path_sysfs)
+        return None
+    return meter
+
+
+def _measures_cpu(meter: RaplMeter) -> bool:
+    """Whether at least one package answers."""
+    return any(
+        reading.counter.domain is not None and reading.counter.domain.domain == "package"
+        for reading in meter.read().readings
+    )
+
+
+def make_sampler(config: Config, parts: Parts, store: Store | None = None) -> Sampler:
+    """Return a sampler of these parts under the configured rules, going on from `store`."""
+    ledger = Ledger(
+        SeriesRules(
+            least_uj=round(config.process_min_joules * UJ),
+            most=config.process_max,
+            linger_ns=round(config.process_linger * NS),
+        )
+    )
+    ledger.dropped["process_cap"] = 0
+    accountant = Accountant(ledger, config.idle_power, DramPolicy(config.dram_policy))
+    node = NodeInfo(
+        version=jobwatt.__version__,
+        cpus=parts.cpus,
+        grid_zone=config.grid_zone,
+        cpu_time_method=parts.usage.method,
+        interval_seconds=config.sample_interval,
+        started=time.time(),
+    )
+    boot_id = Procfs(config.path_procfs).read_boot_id()
+    if store is not None:
+        try:
+            accountant.restore(store.rows, boot_id, time.monotonic_ns())
+        except (ValueError, TypeError, KeyError) as error:
+            log.warning("the state of an earlier run cannot be read (%s): beginning at 0", error)
+            store.discard()
+            return make_sampler(config, parts, store)
+    return Sampler(
+        parts.meters,
+        parts.usage,
+        accountant,
+        node,
+        resident_bytes=_resident_bytes,
+        store=store,
+        boot_id=boot_id,
+    )
+
+
+def local_sampler(config: Config) -> Sampler:
+    """Return a sampler of this machine, for tools that measure by themselves."""
+    return make_sampler(config, host_parts(config))
+
+
+def serve(config: Config, parts: Parts, *, keep_state: bool = True) -> None:
+    """Sample and answer until SIGTERM or SIGINT.
+
+    Args:
+        config: all settings.
+        parts: what to sample.
+        keep_state: whether the accounts outlive the program.
+
+    Raises:
+        RunError: the address cannot be listened on, or the state is another exporter's.
+        UsageError: the web configuration is wrong.
+    """
+    # What serves is loaded by those that serve.
+    from jobwatt.exposition.routes import Routes  # noqa: PLC0415
+    from jobwatt.exposition.server import Server  # noqa: PLC0415
+
+    web = None
+    if config.web_config_file is not None:
+        from jobwatt.exposition.web_config import load_web_config  # noqa: PLC0415
+
+        web = load_web_config(config.web_config_file)
+    _allow_many_files()
+    store = open_store(config.state_directory) if keep_state else None
+    sampler = make_sampler(config, parts, store)
+    routes = Routes(lambda: sampler.snapshot, config.web_telemetry_path, config.sample_interval)
+    server = Server(config.web_listen_address, routes.answer, web)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    server.start()
+    host, port = server.address
+    shown = f"[{host}]" if ":" in host else host
+    log.info("listening on %s:%d, metrics at %s", shown, port, config.web_telemetry_path)
+    sampler.sample()
+    if store is not None:
+        store.start()
+    # What lives now lives on: no later collection needs to look at it again.
+    gc.collect()
+    gc.freeze()
+    thread = threading.Thread(target=_sample_on, args=(sampler, stop), name="sampler", daemon=True)
+    thread.start()
+    stop.wait()
+    log.info("stopping")
+    thread.join(timeout=5)
+    server.stop()
+    if store is not None:
+        store.close()
+
+
+def _sample_on(sampler: Sampler, stop: threading.Event) -> None:
+    """Sample until told to stop; an error nobody foresaw ends the program, not just the thread."""
+    try:
+        sampler.run(stop)
+    except Exception:
+        log.exception("sampling failed; please report this")
+        os._exit(1)
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files to what is allowed: one is kept for each cgroup."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _resident_bytes() -> int:
+    try:
+        return int(read_text(Path("/proc/self/statm")).split()[1]) * resource.getpagesize()
+    except (ReadError, IndexError, ValueError):
+        return 0

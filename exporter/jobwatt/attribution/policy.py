@@ -1,0 +1,142 @@
+"""Whose energy it is: one device, one interval, in; a posting that closes, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from jobwatt.attribution.apportion import apportion
+from jobwatt.model import Process, Usage
+from jobwatt.units import NS
+
+__all__ = ["DramPolicy", "Posting", "Weights", "cpu_weights", "divide", "memory_weights"]
+
+
+class DramPolicy(StrEnum):
+    """What DRAM's active energy follows."""
+
+    MEMORY = "memory"
+    CPU = "cpu"
+
+
+@dataclass(slots=True)
+class Weights:
+    """Claims on a device's active energy; only their proportions count.
+
+    Attributes:
+        processes: by process.
+        others: of processes without a name (ended unseen, or too small to be listed).
+        nobody: of what no process is known for; it stays unattributed.
+    """
+
+    processes: dict[Process, int]
+    others: int = 0
+    nobody: int = 0
+
+    def add(self, more: Weights) -> None:
+        """Add the claims of a further interval."""
+        for process, weight in more.processes.items():
+            self.processes[process] = self.processes.get(process, 0) + weight
+        self.others += more.others
+        self.nobody += more.nobody
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """One device's energy of one interval, divided: the parts add up to `energy_uj` exactly."""
+
+    energy_uj: int
+    idle_uj: int
+    unattributed_uj: int
+    others_uj: int
+    processes: Mapping[Process, int]
+
+
+def divide(energy_uj: int, span_ns: int, idle_uw: int | None, weights: Weights) -> Posting:
+    """Divide a device's energy: idle power × time first, the rest by the weights.
+
+    Args:
+        energy_uj: what the device used.
+        span_ns: within this time.
+        idle_uw: its idle power in µW; None while unknown, which counts no idle energy.
+        weights: who was busy.
+    """
+    idle_uj = 0 if idle_uw is None else min(energy_uj, idle_uw * span_ns // NS)
+    active_uj = energy_uj - idle_uj
+    claims = [*weights.processes.values(), weights.others, weights.nobody]
+    if active_uj == 0 or not any(claims):
+        return Posting(energy_uj, idle_uj, active_uj, 0, {})
+    *shares, others_uj, nobody_uj = apportion(active_uj, claims)
+    processes = dict(zip(weights.processes, shares, strict=True))
+    return Posting(energy_uj, idle_uj, nobody_uj, others_uj, processes)
+
+
+def cpu_weights(usage: Usage, package: int | None) -> Weights:
+    """Claims on a CPU package (or on what hangs on it): the on-CPU time spent there.
+
+    A process whose affinity names its package has spent its time there. The time of the others is
+    divided among the packages by what each was busy beyond the processes bound to it. A package
+    that the topology does not know gets the claims of all.
+    """
+    loose = _loose_time(usage)
+    exited = sum(usage.exited_ns.values())
+    if package is None or package not in loose or len(loose) == 1:
+        return Weights(dict(usage.cpu_ns), exited, usage.unseen_ns)
+
+    def here(time_ns: int, allowed: frozenset[int] | None) -> int:
+        return _portion(time_ns, package, loose, allowed)
+
+    processes: dict[Process, int] = {}
+    for process, time_ns in usage.cpu_ns.items():
+        if weight := here(time_ns, process.packages):
+            processes[process] = weight
+    return Weights(processes, here(exited, None), here(usage.unseen_ns, None))
+
+
+def memory_weights(usage: Usage, package: int | None, listed: Iterable[Process]) -> Weights:
+    """Claims on DRAM: anonymous resident memory, on the packages that a process may use.
+
+    Only `listed` processes are named; the memory of all others is one claim, so that the work
+    does not grow with the processes that sleep.
+    """
+    packages = dict.fromkeys(usage.capacity_ns, 1)
+    everywhere = package is None or package not in packages
+
+    def here(memory_bytes: int, allowed: frozenset[int] | None) -> int:
+        if everywhere:
+            return memory_bytes
+        return _portion(memory_bytes, package, packages, allowed)  # type: ignore[arg-type]
+
+    total = sum(here(memory, allowed) for allowed, memory in usage.memory_bytes.items())
+    processes: dict[Process, int] = {}
+    for process in listed:
+        if process.memory_bytes and (weight := here(process.memory_bytes, process.packages)):
+            processes[process] = weight
+    return Weights(processes, max(0, total - sum(processes.values())))
+
+
+def _loose_time(usage: Usage) -> dict[int, int]:
+    """Return the busy time of each package beyond the processes bound to it, each at least 1."""
+    loose = dict(usage.busy_ns)
+    if len(loose) > 1:
+        for process, time_ns in usage.cpu_ns.items():
+            if process.packages is not None and len(process.packages) == 1:
+                (bound,) = process.packages
+                if bound in loose:
+                    loose[bound] -= time_ns
+    return {package: max(1, time_ns) for package, time_ns in loose.items()}
+
+
+def _portion(
+    amount: int, package: int, loose: Mapping[int, int], allowed: frozenset[int] | None
+) -> int:
+    """Return the part of `amount` that falls on `package`, of the packages that are `allowed`."""
+    if allowed is None:
+        return amount * loose[package] // sum(loose.values())
+    if package not in allowed:
+        return 0
+    if len(allowed) == 1:
+        return amount
+    whole = sum(time_ns for key, time_ns in loose.items() if key in allowed)
+    return amount * loose[package] // whole

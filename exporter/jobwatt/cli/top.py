@@ -1,0 +1,391 @@
+"""`jobwatt top`: the devices and processes of a node by power, live in a terminal.
+
+It shows what an exporter says; where none runs on this machine, it measures by itself for as long
+as it is open.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import io
+import ipaddress
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import click
+from click.core import ParameterSource
+
+from jobwatt.cli.options import with_config
+from jobwatt.config import Config
+from jobwatt.errors import RunError, UsageError
+from jobwatt.units import duration_seconds, mean_power_uw
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from jobwatt.cli.top_view import Frame, ProcessRow
+    from jobwatt.snapshot import Snapshot
+
+__all__ = ["Origin", "from_exporter", "from_this_machine", "top"]
+
+DEFAULT_URL = "http://localhost:9743"
+STATUS_PATH = "api/v1/status"
+
+TIMEOUT_SECONDS = 3.0
+MOST_BYTES = 16 * 2**20
+"""An answer that is longer comes from something else."""
+
+LEAST_INTERVAL = 0.2
+LISTING_SECONDS, FIRST_LOOK_SECONDS = 0.2, 1.0
+"""Power is a difference: the first frame of an own measurement takes so long, together."""
+
+MOST_ARGUMENTS = 400
+"""Characters of a command line: more than a terminal shows."""
+
+PIPE_COLUMNS = 160
+"""The width of a frame that is no terminal's, where COLUMNS does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where statuses come from.
+
+    Attributes:
+        read: returns the status of now; raises `RunError` where there is none.
+        node: whose it is, for people.
+        is_local: whether its processes are this machine's.
+        note: what the reader should know of it.
+    """
+
+    read: Callable[[], Mapping[str, Any]]
+    node: str
+    is_local: bool
+    note: str = ""
+
+
+class _NoExporterError(Exception):
+    """Nothing at the address answers as an exporter does."""
+
+
+def _interval(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    del ctx, param
+    try:
+        seconds = duration_seconds(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    if seconds < LEAST_INTERVAL:
+        raise click.BadParameter(f"{value!r} is less than {LEAST_INTERVAL}s")
+    return seconds
+
+
+@click.command()
+@click.option(
+    "--url",
+    envvar="JOBWATT_URL",
+    default=DEFAULT_URL,
+    show_default=True,
+    show_envvar=True,
+    help="The exporter to ask; user:password@ for one behind basic auth.",
+)
+@click.option(
+    "--interval",
+    metavar="DURATION",
+    default="2s",
+    show_default=True,
+    callback=_interval,
+    help="Time between two frames.",
+)
+@click.option("--once", is_flag=True, help="Print one frame and end; so does a pipe.")
+@click.option(
+    "--sort",
+    "by",
+    type=click.Choice(["power", "energy"]),
+    default="power",
+    show_default=True,
+    help="Order of the processes.",
+)
+@click.option(
+    "-n", "rows", type=click.IntRange(min=1), default=20, show_default=True, help="Most processes."
+)
+@with_config("path.", "cpu.", "dram.")
+def top(config: Config, *, url: str, interval: float, once: bool, by: str, rows: int) -> None:
+    """Show devices and processes by power, live; q ends it.
+
+    Without an exporter on this machine it measures by itself, under the settings of path, cpu and
+    dram, and counts energy from its own start.
+    """
+    given = click.get_current_context().get_parameter_source("url") is not ParameterSource.DEFAULT
+    origin = _origin(config, url, interval, given=given)
+    live = not once and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+    from rich.console import Console  # noqa: PLC0415 - `jobwatt --help` does not draw
+
+    from jobwatt.cli.top_view import Frame, Page  # noqa: PLC0415
+
+    def frame(status: Mapping[str, Any], trouble: str = "") -> Frame:
+        try:
+            page = Page.parse(status)
+        except ValueError as error:
+            raise RunError(f"{origin.node} speaks another version's status: {error}") from error
+        notes = [note for note in (origin.note, trouble) if note]
+        arguments = _arguments if origin.is_local else _no_arguments
+        return Frame(page, origin.node, by, rows, notes, arguments, fill=live)
+
+    if live:
+        _watch(Console(), origin, frame, interval)
+    else:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a pipe without UTF-8 is no reason to fail
+        columns = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
+        Console(width=columns).print(frame(origin.read()))
+
+
+# --- where statuses come from -------------------------------------------------------------------
+
+
+def _origin(config: Config, url: str, interval: float, *, given: bool) -> Origin:
+    origin = from_exporter(url)
+    try:
+        _fetch(url)
+    except _NoExporterError as error:
+        if given:
+            raise RunError(f"{error}; is the exporter running there?") from error
+        note = f"no exporter at {url}: measured by this command, since its start"
+        return replace(from_this_machine(config, interval), note=note)
+    return origin
+
+
+def from_exporter(url: str) -> Origin:
+    """Return the exporter at `url` as an origin.
+
+    Raises:
+        UsageError: the URL is none.
+    """
+    parts = _split(url)
+    host = parts.hostname or ""
+    is_local = _is_local(host)
+
+    def read() -> Mapping[str, Any]:
+        try:
+            return _fetch(url)
+        except _NoExporterError as error:
+            raise RunError(str(error)) from error
+
+    return Origin(read, socket.gethostname() if is_local else host, is_local)
+
+
+def from_this_machine(config: Config, interval: float) -> Origin:
+    """Return an own measurement of this machine as an origin; it looks whenever it is read."""
+    from jobwatt.app import local_sampler  # noqa: PLC0415 - most often an exporter answers
+    from jobwatt.exposition.status import status  # noqa: PLC0415
+
+    # What an operator is told in a log, a reader of the frame sees there.
+    logging.getLogger("jobwatt").addHandler(logging.NullHandler())
+    # A reader wants to see who is busy now, and opened no account for it.
+    sampler = local_sampler(replace(config, process_min_joules=0.0, sample_interval=interval))
+    before: Snapshot | None = None
+
+    def read() -> Mapping[str, Any]:
+        nonlocal before
+        if before is None:
+            # A process is listed from its second sample on, and has a power from its third on.
+            sampler.sample()
+            time.sleep(LISTING_SECONDS)
+            before = sampler.sample()
+            time.sleep(min(interval, FIRST_LOOK_SECONDS))
+        snapshot = sampler.sample()
+        shown, before = _with_mean_power(snapshot, before), snapshot
+        return status(shown)
+
+    return Origin(read, socket.gethostname(), is_local=True)
+
+
+def _with_mean_power(snapshot: Snapshot, before: Snapshot) -> Snapshot:
+    """Return a snapshot with the processes' mean power since `before`.
+
+    An exporter's is smoothed over some seconds, which would rise slowly from 0 W here.
+    """
+    span_ns = max(snapshot.monotonic_ns - before.monotonic_ns, 1)
+    earlier = {view.labels: sum(view.energy_uj) for view in before.series}
+    series = tuple(
+        replace(
+            view,
+            power_uw=mean_power_uw(sum(view.energy_uj) - earlier.get(view.labels, 0), span_ns),
+        )
+        for view in snapshot.series
+    )
+    return replace(snapshot, series=series)
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        _ = parts.port  # it is looked at here, not while asking
+    except ValueError as error:
+        raise UsageError(f"--url: {url!r}: {error}") from error
+    if not usable:
+        raise UsageError(f"--url: {url!r} is no address like {DEFAULT_URL}")
+    return parts
+
+
+def _is_local(host: str) -> bool:
+    if host in {"localhost", socket.gethostname()}:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _fetch(url: str) -> Mapping[str, Any]:
+    """Ask an exporter for its status.
+
+    Raises:
+        RunError: there is an exporter, and it does not let this reader in or has no sample yet.
+        _NoExporterError: nothing answers, or something that is no exporter.
+    """
+    parts = _split(url)
+    host = parts.netloc.rpartition("@")[2]
+    shown = f"{parts.scheme}://{host}{parts.path}"  # without a password
+    request = urllib.request.Request(  # noqa: S310 - _split lets http and https through only
+        f"{shown.rstrip('/')}/{STATUS_PATH}", headers={"Accept": "application/json"}
+    )
+    if parts.username is not None:
+        secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        request.add_unredirected_header(
+            "Authorization", f"Basic {base64.b64encode(secret).decode()}"
+        )
+    # A proxy for the outer world knows nothing of this machine.
+    proxies = urllib.request.ProxyHandler({} if _is_local(parts.hostname or "") else None)
+    try:
+        with urllib.request.build_opener(proxies).open(request, timeout=TIMEOUT_SECONDS) as answer:
+            found = json.loads(answer.read(MOST_BYTES))
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
+            hint = "give --url with user:password@"
+            raise RunError(f"{shown} refuses ({error.code} {error.reason}); {hint}") from error
+        if error.code == http.client.SERVICE_UNAVAILABLE:
+            raise RunError(f"{shown} has no sample yet; try again in a moment") from error
+        raise _NoExporterError(f"{shown} answers {error.code} {error.reason}") from error
+    except urllib.error.URLError as error:
+        raise _NoExporterError(f"{shown} does not answer: {_words(error.reason)}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _NoExporterError(f"{shown} does not answer: {_words(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise _NoExporterError(f"{shown} answers, but not as JobWatt does") from error
+    if not isinstance(found, dict) or "devices" not in found:
+        raise _NoExporterError(f"{shown} answers, but not as JobWatt does")
+    return found
+
+
+def _words(reason: object) -> str:
+    """Return a reason without the numbers of the operating system."""
+    return str(getattr(reason, "strerror", None) or reason or "broken off")
+
+
+# --- what this machine knows of its processes ---------------------------------------------------
+
+
+def _no_arguments(process: ProcessRow) -> str:
+    del process
+    return ""
+
+
+def _arguments(process: ProcessRow) -> str:
+    """Return the rest of a process's command line; "" where it has gone or cannot be read."""
+    import psutil  # noqa: PLC0415 - for local processes only
+
+    try:
+        found = psutil.Process(process.pid)
+        with found.oneshot():
+            name, command = found.name(), found.cmdline()
+    except (psutil.Error, OSError, ValueError):
+        return ""
+    # Its pid may be another process's by now: then nothing is known.
+    if not name.startswith(process.comm) or not command:
+        return ""
+    first = command[0].rpartition("/")[2]
+    words = command[1:] if first in {name, process.comm} else command
+    # Names of files need not be text.
+    text = " ".join(words)[:MOST_ARGUMENTS]
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
+# --- the live view ------------------------------------------------------------------------------
+
+
+def _watch(
+    console: Console,
+    origin: Origin,
+    frame: Callable[[Mapping[str, Any], str], Frame],
+    interval: float,
+) -> None:
+    """Draw until q or Ctrl-C; a connection that is lost later is told in the frame."""
+    from rich.live import Live  # noqa: PLC0415
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave the screen as it was
+    try:
+        status, trouble = origin.read(), ""
+        with _keyboard() as quits, Live(console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                live.update(frame(status, trouble), refresh=True)
+                if quits(interval):
+                    return
+                try:
+                    status, trouble = origin.read(), ""
+                except RunError as error:
+                    trouble = f"old figures: {error}"
+    except KeyboardInterrupt:
+        return
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _keyboard() -> Iterator[Callable[[float], bool]]:
+    """Give a function that waits and says whether q was pressed meanwhile."""
+    if not sys.stdin.isatty():
+        yield _sleep
+        return
+    import termios  # noqa: PLC0415 - needed here only
+    import tty  # noqa: PLC0415
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    tty.setcbreak(descriptor)
+    try:
+        yield lambda seconds: _quits(descriptor, seconds)
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
+def _quits(descriptor: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if select.select([descriptor], [], [], left)[0]:
+            pressed = os.read(descriptor, 64)
+            # Nothing to read means that the terminal has gone.
+            if not pressed or b"q" in pressed.lower():
+                return True
+    return False

@@ -1,0 +1,1 @@
+"""What the world sees: metrics, JSON, the page, and the server that answers with them."""

@@ -1,0 +1,211 @@
+"""Every metric once: name, type, unit, labels, meaning. docs/metrics.md is made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["METRICS", "MetricSpec"]
+
+Kind = Literal["counter", "gauge", "info"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric family as it is exposed."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+    unit: str = ""
+
+
+_DEVICE = ("component", "device")
+_DEVICE_SOURCE = (*_DEVICE, "source")
+
+DEVICE_ENERGY = MetricSpec(
+    "jobwatt_device_energy_joules_total",
+    "counter",
+    _DEVICE_SOURCE,
+    "Measured energy of one device. Devices do not overlap.",
+    "joules",
+)
+DEVICE_POWER = MetricSpec(
+    "jobwatt_device_power_watts",
+    "gauge",
+    _DEVICE_SOURCE,
+    "Mean power of one device over the last sampling interval.",
+    "watts",
+)
+DEVICE_POWER_LIMIT = MetricSpec(
+    "jobwatt_device_power_limit_watts",
+    "gauge",
+    _DEVICE,
+    "Enforced power limit of one device.",
+    "watts",
+)
+DEVICE_IDLE_ENERGY = MetricSpec(
+    "jobwatt_device_idle_energy_joules_total",
+    "counter",
+    _DEVICE,
+    "Idle part of a device's energy: idle power times time.",
+    "joules",
+)
+DEVICE_UNATTRIBUTED_ENERGY = MetricSpec(
+    "jobwatt_device_unattributed_energy_joules_total",
+    "counter",
+    _DEVICE,
+    "Active energy of a device that no process is known for.",
+    "joules",
+)
+DEVICE_IDLE_POWER = MetricSpec(
+    "jobwatt_device_idle_power_watts",
+    "gauge",
+    (*_DEVICE, "method"),
+    "Idle power in use, and how it is known: configured, observed or fitted.",
+    "watts",
+)
+DEVICE_INFO = MetricSpec(
+    "jobwatt_device_info",
+    "info",
+    (*_DEVICE, "model", "index"),
+    "What a device is: its model, and its socket.",
+)
+RAPL_ENERGY = MetricSpec(
+    "jobwatt_rapl_energy_joules_total",
+    "counter",
+    ("domain", "package"),
+    "Energy of a RAPL domain as the hardware counts it. Domains nest: do not sum.",
+    "joules",
+)
+PROCESS_ENERGY = MetricSpec(
+    "jobwatt_process_energy_joules_total",
+    "counter",
+    ("pid", "comm", "user", "job_uid", *_DEVICE_SOURCE),
+    "Energy of a process since it was given a series.",
+    "joules",
+)
+PROCESS_OTHER_ENERGY = MetricSpec(
+    "jobwatt_process_other_energy_joules_total",
+    "counter",
+    _DEVICE_SOURCE,
+    "Energy of all processes without a series, alive or gone.",
+    "joules",
+)
+RETIRED_ENERGY = MetricSpec(
+    "jobwatt_retired_energy_joules_total",
+    "counter",
+    ("level", *_DEVICE_SOURCE),
+    "Energy of series that have been dropped after their linger. It steps: never rate it.",
+    "joules",
+)
+NODE_CPUS = MetricSpec("jobwatt_node_cpus", "gauge", (), "Online CPUs of this node.")
+NODE_INFO = MetricSpec(
+    "jobwatt_node_info", "info", ("grid_zone",), "Joins this node to its electricity grid."
+)
+BUILD_INFO = MetricSpec("jobwatt_build_info", "info", ("version",), "JobWatt's version.")
+SOURCE_UP = MetricSpec(
+    "jobwatt_source_up",
+    "gauge",
+    ("source",),
+    "Whether every device of a source was read at the last sample.",
+)
+SOURCE_ERRORS = MetricSpec(
+    "jobwatt_source_errors_total",
+    "counter",
+    ("source", "reason"),
+    "Readings of a source that failed: absent, denied, failed or implausible.",
+)
+SAMPLE_DURATION = MetricSpec(
+    "jobwatt_sample_duration_seconds", "gauge", (), "Time that the last sample took.", "seconds"
+)
+LAST_SAMPLE = MetricSpec(
+    "jobwatt_last_sample_timestamp_seconds",
+    "gauge",
+    (),
+    "When the last sample was taken, Unix time.",
+    "seconds",
+)
+SAMPLES_MISSED = MetricSpec(
+    "jobwatt_samples_missed_total",
+    "counter",
+    (),
+    "Samples that were due and not taken in time. Their energy is in the next sample.",
+)
+METER_WRAPS = MetricSpec(
+    "jobwatt_meter_wraps_total",
+    "counter",
+    ("device",),
+    "Times a device's counter began again at 0.",
+)
+METER_RESETS = MetricSpec(
+    "jobwatt_meter_resets_total",
+    "counter",
+    ("device",),
+    "Times a device's counter was reset; the energy between two readings was lost.",
+)
+METER_GAP = MetricSpec(
+    "jobwatt_meter_gap_seconds_total",
+    "counter",
+    ("device",),
+    "Time for which a device's energy is not known for sure: its counter was not read for longer "
+    "than it may take to wrap twice, or was reset.",
+    "seconds",
+)
+SERIES_DROPPED = MetricSpec(
+    "jobwatt_series_dropped_total",
+    "counter",
+    ("reason",),
+    "Series that did not fit under a cap. Their energy is counted in other or retired.",
+)
+CHECKPOINT = MetricSpec(
+    "jobwatt_checkpoint_timestamp_seconds",
+    "gauge",
+    (),
+    "When the state was last written to disk for sure, Unix time.",
+    "seconds",
+)
+PROCESS_CPU = MetricSpec(
+    "process_cpu_seconds_total", "counter", (), "CPU time of the exporter itself.", "seconds"
+)
+PROCESS_MEMORY = MetricSpec(
+    "process_resident_memory_bytes",
+    "gauge",
+    (),
+    "Resident memory of the exporter itself.",
+    "bytes",
+)
+PROCESS_START = MetricSpec(
+    "process_start_time_seconds", "gauge", (), "When the exporter started, Unix time.", "seconds"
+)
+
+METRICS: tuple[MetricSpec, ...] = (
+    DEVICE_ENERGY,
+    DEVICE_POWER,
+    DEVICE_POWER_LIMIT,
+    DEVICE_IDLE_ENERGY,
+    DEVICE_UNATTRIBUTED_ENERGY,
+    DEVICE_IDLE_POWER,
+    DEVICE_INFO,
+    RAPL_ENERGY,
+    PROCESS_ENERGY,
+    PROCESS_OTHER_ENERGY,
+    RETIRED_ENERGY,
+    NODE_CPUS,
+    NODE_INFO,
+    BUILD_INFO,
+    SOURCE_UP,
+    SOURCE_ERRORS,
+    SAMPLE_DURATION,
+    LAST_SAMPLE,
+    SAMPLES_MISSED,
+    METER_WRAPS,
+    METER_RESETS,
+    METER_GAP,
+    SERIES_DROPPED,
+    CHECKPOINT,
+    PROCESS_CPU,
+    PROCESS_MEMORY,
+    PROCESS_START,
+)

@@ -1,0 +1,129 @@
+"""A snapshot as the text of a scrape.
+
+prometheus-client chooses the format and renders it. The one family that grows with the machine's
+processes is put together from prefixes that prometheus-client has rendered once, so that a scrape
+formats numbers only (ten times cheaper); a test holds the page to its own rendering.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterable, Iterator
+from typing import Protocol, cast
+
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from jobwatt.exposition.catalog import PROCESS_ENERGY, MetricSpec
+from jobwatt.exposition.samples import Row, process_labels, process_rows, samples
+from jobwatt.model import Device
+from jobwatt.snapshot import SeriesLabels, Snapshot
+from jobwatt.units import joules
+
+__all__ = ["Renderer", "metric_families"]
+
+_EOF = b"# EOF\n"
+_GZIP_LEVEL = 1  # ten times cheaper than 9, and nearly as small
+_ONE = " 1.0"
+_MOST_FORMATS = 4
+
+
+class _Encoder(Protocol):
+    def __call__(self, registry: Collector) -> bytes: ...
+
+
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def metric_families(snapshot: Snapshot, *, processes: bool) -> Iterator[Metric]:
+    """Return the snapshot as prometheus-client's metrics, with or without the processes'."""
+    for spec, rows in samples(snapshot):
+        yield _family(spec, rows)
+    if processes:
+        yield _family(PROCESS_ENERGY, process_rows(snapshot))
+
+
+def _family(spec: MetricSpec, rows: Iterable[Row]) -> Metric:
+    if spec.kind == "info":
+        info = InfoMetricFamily(spec.name.removesuffix("_info"), spec.help, labels=spec.labels)
+        for labels, _ in rows:
+            info.add_metric(labels, {})
+        return info
+    make = CounterMetricFamily if spec.kind == "counter" else GaugeMetricFamily
+    family = make(spec.name, spec.help, labels=spec.labels, unit=spec.unit)
+    for labels, value in rows:
+        family.add_metric(labels, value)
+    return family
+
+
+class Renderer:
+    """Renders snapshots; keeps the prefixes of live series. For one thread at a time."""
+
+    def __init__(self, *, compress: bool = True) -> None:
+        self._compress = compress
+        self._prefixes: dict[str, dict[SeriesLabels, list[str]]] = {}
+
+    def render(
+        self, snapshot: Snapshot, accept: str, accept_encoding: str
+    ) -> tuple[bytes, dict[str, str]]:
+        """Return the page's body and its headers for what the client accepts."""
+        encoder, content_type = choose_encoder(accept)
+        encode = cast("_Encoder", encoder)
+        body = encode(_Families(metric_families(snapshot, processes=False)))
+        end = _EOF if body.endswith(_EOF) else b""
+        if end:
+            body = body[: -len(_EOF)]
+        body += self._processes(snapshot, encode, content_type) + end
+        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        if self._compress and _accepts_gzip(accept_encoding):
+            headers["Content-Encoding"] = "gzip"
+            body = gzip.compress(body, _GZIP_LEVEL)
+        return body, headers
+
+    def _processes(self, snapshot: Snapshot, encode: _Encoder, content_type: str) -> bytes:
+        """Render the processes' family: cached prefixes, fresh numbers."""
+        devices = [view.device for view in snapshot.devices]
+        before = self._prefixes.get(content_type, {})
+        kept: dict[SeriesLabels, list[str]] = {}
+        lines = [encode(_Families([_family(PROCESS_ENERGY, [])])).removesuffix(_EOF).decode()]
+        for series in snapshot.series:
+            prefixes = before.get(series.labels)
+            if prefixes is None or len(prefixes) != len(devices):
+                prefixes = _prefixes(series.labels, devices, encode)
+            kept[series.labels] = prefixes
+            for prefix, uj in zip(prefixes, series.energy_uj, strict=False):
+                number = floatToGoString(joules(uj))  # type: ignore[no-untyped-call]
+                lines.append(f"{prefix}{number}\n")
+        if len(self._prefixes) >= _MOST_FORMATS:  # clients name the versions
+            self._prefixes.clear()
+        self._prefixes[content_type] = kept
+        return "".join(lines).encode()
+
+
+def _prefixes(labels: SeriesLabels, devices: list[Device], encode: _Encoder) -> list[str]:
+    """Return what stands before the number in each line of a process, by device."""
+    rows: list[Row] = [(process_labels(labels, device), 1) for device in devices]
+    text = encode(_Families([_family(PROCESS_ENERGY, rows)])).removesuffix(_EOF).decode()
+    # Not splitlines(): a name may hold what Unicode calls a line break.
+    lines = [line for line in text.split("\n") if line and not line.startswith("#")]
+    return [line.removesuffix(_ONE) + " " for line in lines]
+
+
+def _accepts_gzip(accept_encoding: str) -> bool:
+    for part in accept_encoding.split(","):
+        coding, _, weight = part.partition(";")
+        if coding.strip().lower() in {"gzip", "*"}:
+            return weight.replace(" ", "").lower() not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
+    return False

@@ -1,0 +1,62 @@
+"""Small reads of kernel files, with errors in the domain's words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from jobwatt.errors import Failed, translated
+
+__all__ = ["is_integer", "list_folder", "read_bytes", "read_integer", "read_text"]
+
+_CHUNK = 65536
+_MOST_DIGITS = 20
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        Absent, Denied, Failed: see `jobwatt.errors`.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.read(fd, _CHUNK)
+            if len(data) == _CHUNK:
+                while chunk := os.read(fd, _CHUNK):
+                    data += chunk
+            return data
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise translated(error, path) from error
+
+
+def read_text(path: Path | str) -> str:
+    """Return a file's content as text without the space around it; raises as `read_bytes`."""
+    return read_bytes(path).decode(errors="replace").strip()
+
+
+def is_integer(data: bytes) -> bool:
+    """Whether data is a non-negative decimal integer as the kernel writes it, up to 64 bits.
+
+    int() alone would take signs, underscores and other scripts' digits.
+    """
+    return data.isdigit() and len(data) <= _MOST_DIGITS
+
+
+def read_integer(path: Path | str) -> int:
+    """Return a file's one non-negative decimal integer; raises as `read_bytes`."""
+    data = read_bytes(path).strip()
+    if not is_integer(data):
+        raise Failed(f"{path}: not a number: {data[:40]!r}")
+    return int(data)
+
+
+def list_folder(path: Path | str) -> list[str]:
+    """Return the sorted names in a folder; raises as `read_bytes`."""
+    try:
+        return sorted(os.listdir(path))
+    except OSError as error:
+        raise translated(error, path) from error

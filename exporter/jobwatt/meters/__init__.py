@@ -1,0 +1,1 @@
+"""Who spends: one file a meter, all of the contract in `contract.py`."""

@@ -1,0 +1,189 @@
+"""The words that every part of JobWatt shares: devices, counters, readings, processes, usage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+__all__ = [
+    "Component",
+    "Counter",
+    "Device",
+    "Fault",
+    "IdleMethod",
+    "IdlePower",
+    "Process",
+    "RaplDomain",
+    "Reading",
+    "Report",
+    "Row",
+    "Rows",
+    "Source",
+    "Usage",
+]
+
+
+Row = tuple[Any, ...]
+"""Numbers and texts that are kept together on disk."""
+
+Rows = Mapping[str, Row]
+"""All that is kept on disk, by a key of our own."""
+
+
+class Component(StrEnum):
+    """What kind of hardware spends the energy."""
+
+    CPU = "cpu"
+    DRAM = "dram"
+    GPU = "gpu"
+
+
+class Source(StrEnum):
+    """Where a joule's figure comes from."""
+
+    RAPL = "rapl"
+    ESTIMATE = "estimate"
+    SIMULATED = "simulated"
+
+
+class IdleMethod(StrEnum):
+    """How an idle power is known."""
+
+    CONFIGURED = "configured"
+    OBSERVED = "observed"
+    FITTED = "fitted"
+
+
+@dataclass(frozen=True, slots=True)
+class IdlePower:
+    """A device's idle power in microwatts and how it is known."""
+
+    uw: int
+    method: IdleMethod
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A part of the node whose energy is measured; devices never overlap.
+
+    `name` is unique on the node; `package` is the CPU package that it is, or hangs on.
+    """
+
+    component: Component
+    name: str
+    source: Source
+    package: int | None = None
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RaplDomain:
+    """A RAPL zone: `package`, `core`, `uncore`, `dram` or `psys`, and its package ("" for psys)."""
+
+    domain: str
+    package: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """One hardware energy counter, in microjoules.
+
+    Attributes:
+        key: unique on the node (a RAPL zone's folder name).
+        device: the device that it measures; None where it is shown raw only (core, uncore, psys).
+        domain: its RAPL domain, None for other sources.
+        range_uj: the value after which it starts again at 0; None where it never wraps.
+        limit_uw: the sustained power limit of its package, None where unknown.
+        peak_uw: the highest limit of any window, None where unknown.
+    """
+
+    key: str
+    device: Device | None
+    domain: RaplDomain | None = None
+    range_uj: int | None = None
+    limit_uw: int | None = None
+    peak_uw: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a counter showed."""
+
+    counter: Counter
+    value_uj: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A counter (or a whole source, `what`) that could not be read.
+
+    `reason` is a short word fit for a label; `message` says what happened and what mends it.
+    """
+
+    what: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One look at a source: what its counters showed, what could not be read, power limits."""
+
+    readings: tuple[Reading, ...]
+    faults: tuple[Fault, ...] = ()
+    limits_uw: Mapping[Device, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """A process: one object for its whole life, compared by identity.
+
+    `(pid, start_ticks)` names it on the machine. The rest is what is known of it now: `comm`,
+    `job_uid` and the others change after fork and exec.
+
+    Attributes:
+        pid: in the PID namespace of the exporter's procfs.
+        start_ticks: start after boot, in clock ticks (field 22 of /proc/PID/stat).
+        comm: the kernel's name of it, decoded.
+        uid: the real user id.
+        user: the name of that user, or its number.
+        job_uid: who owns it (design: metric contract).
+        packages: the CPU packages that its affinity allows; None for all.
+        memory_bytes: its anonymous resident memory.
+    """
+
+    pid: int
+    start_ticks: int
+    comm: str = ""
+    uid: int = 0
+    user: str = "0"
+    job_uid: str = "system"
+    packages: frozenset[int] | None = None
+    memory_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Usage:
+    """Who was busy since the previous look.
+
+    Attributes:
+        cpu_ns: on-CPU nanoseconds of every process that ran, `{process: ns > 0}`; also of
+            processes that have ended since.
+        exited_ns: on-CPU nanoseconds of processes that nobody saw live, `{job_uid: ns > 0}`.
+        unseen_ns: on-CPU nanoseconds of the machine that belong to nobody known.
+        memory_bytes: anonymous memory of all live processes, summed by the packages that their
+            affinity allows (None: all).
+        ended: processes that have ended since the previous look.
+        busy_ns: CPU time of each package, `{package: ns}`; empty where it is not known.
+        capacity_ns: CPUs × elapsed time of each package, with the same keys as `busy_ns`.
+    """
+
+    cpu_ns: dict[Process, int] = field(default_factory=dict)
+    exited_ns: dict[str, int] = field(default_factory=dict)
+    unseen_ns: int = 0
+    memory_bytes: dict[frozenset[int] | None, int] = field(default_factory=dict)
+    ended: list[Process] = field(default_factory=list)
+    busy_ns: dict[int, int] = field(default_factory=dict)
+    capacity_ns: dict[int, int] = field(default_factory=dict)

@@ -1,0 +1,131 @@
+"""What a scrape sees: one immutable picture of the ledger and of the exporter's health."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobwatt.model import Device, IdlePower, RaplDomain
+
+__all__ = [
+    "DeviceView",
+    "Health",
+    "HistoryPoint",
+    "NodeInfo",
+    "SeriesLabels",
+    "SeriesView",
+    "Snapshot",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceView:
+    """A device's accounts in microjoules, since JobWatt first ran on this node.
+
+    `energy = Σ process series + other + retired + idle + unattributed`, exactly.
+
+    Attributes:
+        power_uw: mean over the last interval; None while it cannot be read.
+        limit_uw: the enforced limit; None where unknown.
+        idle_power: None while nothing is known.
+        other_uj: of processes without a series, alive or gone.
+        retired_uj: of process series that have been dropped.
+    """
+
+    device: Device
+    energy_uj: int
+    idle_uj: int
+    unattributed_uj: int
+    other_uj: int
+    retired_uj: int
+    power_uw: int | None
+    limit_uw: int | None
+    idle_power: IdlePower | None
+    wraps: int
+    resets: int
+    gap_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesLabels:
+    """What names a process's series; frozen at its admission."""
+
+    pid: int
+    comm: str
+    user: str
+    job_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesView:
+    """A process's series.
+
+    Attributes:
+        energy_uj: by device, in the order of `Snapshot.devices`; it may be shorter where devices
+            came later: 0 for those.
+        power_uw: its mean power over the last seconds.
+        alive: whether the process lives; its series lingers a while after.
+    """
+
+    labels: SeriesLabels
+    energy_uj: tuple[int, ...]
+    power_uw: int
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPoint:
+    """Mean power of each device in µW over a few seconds that ended at `time` (Unix seconds)."""
+
+    time: float
+    power_uw: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """What does not change while the exporter runs."""
+
+    version: str
+    cpus: int
+    grid_zone: str
+    cpu_time_method: str
+    interval_seconds: float
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the exporter itself is doing.
+
+    Attributes:
+        source_up: by source, whether every device of it was read at the last sample.
+        source_errors: failed reads, by (source, reason).
+        series_dropped: processes that did not fit, by reason.
+        sample_seconds: time that the last sample took.
+        checkpoint: Unix time of the last state known to be on disk, None before.
+        cpu_seconds: CPU time of the exporter since its start.
+        resident_bytes: its resident memory.
+    """
+
+    source_up: dict[str, bool]
+    source_errors: dict[tuple[str, str], int]
+    series_dropped: dict[str, int]
+    samples_missed: int
+    sample_seconds: float
+    processes: int
+    checkpoint: float | None
+    cpu_seconds: float
+    resident_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that is shown, as of `time` (Unix seconds) and `monotonic_ns`."""
+
+    time: float
+    monotonic_ns: int
+    node: NodeInfo
+    devices: tuple[DeviceView, ...]
+    domains_uj: tuple[tuple[RaplDomain, int], ...]
+    series: tuple[SeriesView, ...]
+    health: Health
+    history: tuple[HistoryPoint, ...]

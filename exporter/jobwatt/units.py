@@ -1,0 +1,81 @@
+"""Units: integer microjoules and nanoseconds inside, joules and watts at the edge."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = [
+    "NS",
+    "UJ",
+    "duration_seconds",
+    "energy_text",
+    "joules",
+    "mean_power_uw",
+    "power_text",
+    "watts",
+]
+
+UJ = 1_000_000
+"""Microjoules in a joule, microwatts in a watt."""
+
+NS = 1_000_000_000
+"""Nanoseconds in a second."""
+
+MOST_SECONDS = 100 * 366 * 86400.0
+
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+
+
+def joules(uj: int) -> float:
+    """Return microjoules as joules, exact to the microjoule below 2**53 µJ (9 GJ)."""
+    return uj / UJ
+
+
+def watts(uw: int) -> float:
+    """Return microwatts as watts."""
+    return uw / UJ
+
+
+def mean_power_uw(uj: int, span_ns: int) -> int:
+    """Return the mean power in µW of `uj` microjoules spent within `span_ns` nanoseconds."""
+    return uj * NS // span_ns
+
+
+def duration_seconds(text: str) -> float:
+    """Return the seconds of a duration such as `90s`, `1m30s`, `500ms` or a bare number of seconds.
+
+    Raises:
+        ValueError: the text is no duration.
+    """
+    stripped = text.strip()
+    try:
+        seconds = float(stripped)
+    except ValueError:
+        pass
+    else:
+        if 0 <= seconds <= MOST_SECONDS:
+            return seconds
+    parts = _DURATION.findall(stripped)
+    if not parts or "".join(n + u for n, u in parts) != stripped:
+        raise ValueError(f"{text!r} is no duration; write it like 90s, 10m or 500ms")
+    seconds = sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
+    if seconds > MOST_SECONDS:
+        raise ValueError(f"{text[:20]!r}… is too long: more than a century")
+    return seconds
+
+
+def energy_text(uj: float) -> str:
+    """Return an energy for people: `3.21 J`, `1.20 kJ`, `2.50 kWh`."""
+    amount = uj / UJ
+    for size, unit in ((3.6e9, "MWh"), (3.6e6, "kWh"), (3.6e3, "Wh")):
+        if amount >= size:
+            return f"{amount / size:.2f} {unit}"
+    return f"{amount:.2f} J"
+
+
+def power_text(power_watts: float) -> str:
+    """Return a power for people: `0.42 W`, `85.1 W`, `1.20 kW`."""
+    if power_watts >= 1000:  # noqa: PLR2004 - a kilowatt
+        return f"{power_watts / 1000:.2f} kW"
+    return f"{power_watts:.1f} W" if power_watts >= 10 else f"{power_watts:.2f} W"  # noqa: PLR2004

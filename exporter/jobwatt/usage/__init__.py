@@ -1,0 +1,1 @@
+"""Who was busy: CPU time of processes and cgroups, memory."""

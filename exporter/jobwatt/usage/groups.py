@@ -1,0 +1,221 @@
+"""Cgroups as a tree of CPU time: what a group used, what its processes used, and the rest.
+
+A group's own counter is complete; the clocks of its live processes are not: what came and went
+between two looks is in the first alone. So a group's rest is the time of processes that nobody saw
+live, and a group whose counter has not moved has no process worth a look.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import compress
+from operator import sub
+from typing import Protocol
+
+from jobwatt.errors import ReadError
+from jobwatt.model import Process, Usage
+from jobwatt.usage.cpu_time import CpuTimeReader
+
+__all__ = ["CpuUsage", "Group", "Walk"]
+
+log = logging.getLogger(__name__)
+
+FALSE_STILLNESS_NS = 50_000_000
+"""A group whose processes ran so long while its own counter stood still has a false counter."""
+
+MOST_CREDIT_NS = 1_000_000_000
+"""How far the clocks of processes may run ahead of their group's counter."""
+
+
+class CpuUsage(Protocol):
+    """A cumulative CPU time."""
+
+    def read(self) -> int:
+        """Return nanoseconds; raises `ReadError` once it cannot be told any more."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """One cgroup: its counter, its live processes, its children.
+
+    Attributes:
+        job_uid: who owns what its unseen processes used; None: nobody can say.
+        usage: its counter, None where there is none.
+        exact: whether the counter is; one that counts clock ticks says nothing by standing still.
+        used_ns: the counter's last value, None before the first.
+        credit_ns: ≤ 0: by how much processes' clocks ran ahead of the counter so far. Both are
+            exact but not read at the same moment; the difference is settled later, not lost.
+        exited_ns: what unseen processes used at the last look.
+        processes, keys, times, deltas: the live processes, what the reader takes for each, its
+            last CPU time, and what it used at the last look.
+        ended: processes known to have ended since the last look, with what they used per look.
+    """
+
+    job_uid: str | None
+    usage: CpuUsage | None = None
+    exact: bool = True
+    used_ns: int | None = None
+    credit_ns: int = 0
+    exited_ns: int = 0
+    children: dict[str, Group] = field(default_factory=dict)
+    processes: list[Process] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+    deltas: list[int] = field(default_factory=list)
+    ended: list[tuple[Process, int]] = field(default_factory=list)
+
+    def add(self, process: Process, key: int, time_ns: int) -> None:
+        """Take in a live process whose CPU time up to `time_ns` is accounted for."""
+        self.processes.append(process)
+        self.keys.append(key)
+        self.times.append(time_ns)
+        self.deltas.append(0)
+
+    def remove(self, process: Process) -> tuple[int, int]:
+        """Let a process go; return its last CPU time and what it used at the last look."""
+        at = self.processes.index(process)
+        del self.processes[at], self.keys[at]
+        return self.times.pop(at), self.deltas.pop(at)
+
+    def close(self) -> None:
+        """Let go of the counter."""
+        if self.usage is not None:
+            self.usage.close()
+            self.usage = None
+
+
+Claim = tuple[Process | str, int]
+"""Who ended since the last look (a process, or a job with its group), and what it used at the look
+before: as much as it can have used of a rest."""
+
+
+class Walk:
+    """One look at a tree, top down, into a `Usage`.
+
+    Args:
+        reader: reads CPU times.
+        usage: receives what was used.
+        most_ns: what the whole machine can have used since the last look.
+        full: look also into groups whose counter has not moved.
+        first: take values to start from; nothing has been used yet.
+    """
+
+    def __init__(
+        self, reader: CpuTimeReader, usage: Usage, *, most_ns: int, full: bool, first: bool
+    ) -> None:
+        self._reader = reader
+        self._usage = usage
+        self._most_ns = most_ns
+        self._full = full
+        self._first = first
+
+    def visit(self, group: Group, available_ns: int | None = None) -> tuple[int, list[Claim]]:
+        """Account a group; return what it used and the claims left for its parent to pay.
+
+        `available_ns` is what its parent has left for it, None where nobody knows.
+        """
+        used_ns = self._read_counter(group, available_ns)
+        still = used_ns == 0 and group.exact
+        if still and not (self._full or self._first or group.ended):
+            return 0, []
+        known_ns, claims = self._visit_children(group, used_ns)
+        known_ns += self._read_processes(group, claims)
+        if used_ns is None:
+            if group.exited_ns and group.job_uid is not None:  # its counter has just gone
+                claims.append((group.job_uid, group.exited_ns))
+                group.exited_ns = 0
+            return known_ns, claims
+        if still and known_ns >= FALSE_STILLNESS_NS:
+            log.warning("a cgroup's CPU time stands still while its processes run: ignoring it")
+            group.close()
+            return known_ns, claims
+        self._settle(group, used_ns - known_ns, claims)
+        return used_ns, []
+
+    def _read_counter(self, group: Group, available_ns: int | None) -> int | None:
+        """Return what the counter moved; None where there is none, or none any more."""
+        if group.usage is None:
+            return None
+        try:
+            total = group.usage.read()
+        except ReadError:
+            group.close()
+            return None
+        before, group.used_ns = group.used_ns, total
+        if self._first:
+            return 0
+        if before is None:
+            # New to us: all that it ever used, unless that is more than its parent can explain.
+            return min(total, self._most_ns if available_ns is None else max(0, available_ns))
+        return max(0, total - before)
+
+    def _visit_children(self, group: Group, used_ns: int | None) -> tuple[int, list[Claim]]:
+        known_ns = 0
+        claims: list[Claim] = []
+        children = list(group.children.items())
+        if any(child.used_ns is None for _, child in children):
+            # New groups come last: they are measured by what the others leave.
+            children.sort(key=lambda item: item[1].used_ns is None)
+        for name, child in children:
+            counted = child.usage is not None
+            child_ns, left = self.visit(child, None if used_ns is None else used_ns - known_ns)
+            known_ns += child_ns
+            claims += left
+            if counted and child.usage is None and not child.processes and not child.children:
+                del group.children[name]
+        return known_ns, claims
+
+    def _read_processes(self, group: Group, claims: list[Claim]) -> int:
+        """Account the processes directly in a group; return what they used."""
+        claims += group.ended
+        group.ended = []
+        if not group.processes:
+            return 0
+        times = self._reader.read(group.keys)
+        deltas = list(map(sub, times, group.times))
+        if min(deltas) < 0:  # ended, or another process under the same pid
+            alive = [delta >= 0 for delta in deltas]
+            for process, before, lives in zip(group.processes, group.deltas, alive, strict=True):
+                if not lives:
+                    self._usage.ended.append(process)
+                    claims.append((process, before))
+            group.processes = list(compress(group.processes, alive))
+            group.keys = list(compress(group.keys, alive))
+            times = list(compress(times, alive))
+            deltas = list(compress(deltas, alive))
+        group.times = times
+        if self._first:
+            group.deltas = [0] * len(deltas)
+            return 0
+        group.deltas = deltas
+        self._usage.cpu_ns.update(compress(zip(group.processes, deltas, strict=True), deltas))
+        return sum(deltas)
+
+    def _settle(self, group: Group, rest_ns: int, claims: Iterable[Claim]) -> None:
+        """Give a group's rest to those who ended, then to processes that nobody saw."""
+        rest_ns += group.credit_ns
+        for payee, most_ns in claims:
+            paid = min(most_ns, rest_ns)
+            if paid <= 0:
+                continue
+            rest_ns -= paid
+            if isinstance(payee, Process):
+                self._usage.cpu_ns[payee] = self._usage.cpu_ns.get(payee, 0) + paid
+            else:
+                self._usage.exited_ns[payee] = self._usage.exited_ns.get(payee, 0) + paid
+        group.credit_ns = max(-MOST_CREDIT_NS, min(0, rest_ns))
+        group.exited_ns = max(0, rest_ns)
+        if rest_ns <= 0:
+            return
+        if group.job_uid is None:
+            self._usage.unseen_ns += rest_ns
+        else:
+            exited = self._usage.exited_ns
+            exited[group.job_uid] = exited.get(group.job_uid, 0) + rest_ns

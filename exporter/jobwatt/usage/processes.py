@@ -1,0 +1,382 @@
+"""The machine's processes: who they are, and what each used since the last look.
+
+A look costs in proportion to who was busy (decision: docs/decisions/0003-looking-is-cheap.md).
+Newcomers are looked for when the youngest pid has changed; identity is read once, again while a
+process is young, and on a slow round afterwards; memory is read with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from jobwatt.errors import Absent, ReadError
+from jobwatt.host.cgroupfs import Cgroupfs, Hierarchy
+from jobwatt.host.procfs import TICKS, CpuTimes, Procfs
+from jobwatt.host.topology import Topology
+from jobwatt.model import Process, Usage
+from jobwatt.units import NS
+from jobwatt.usage.cpu_time import GONE, CpuTimeReader, choose_reader
+from jobwatt.usage.groups import Group, Walk
+from jobwatt.workloads.contract import SYSTEM, Facts
+
+__all__ = ["HostProcesses"]
+
+log = logging.getLogger(__name__)
+
+FULL_LOOK_NS = 10 * NS
+"""Every so often all processes are listed and all clocks read, whatever seems to have changed."""
+
+YOUNG_NS = (1 * NS, 2 * NS, 5 * NS)
+"""Ages at which a newcomer is identified again: after fork come exec, setuid, a cgroup."""
+
+VISIT_AGAIN_NS = 10 * NS
+"""Least time between two visits to a busy process."""
+
+ROUND_SECONDS = 1200
+"""Every process is visited at least about this often."""
+
+MOST_YOUNG, MOST_BUSY, MOST_ROUND = 64, 1, 10
+"""Visits a look, by occasion: what does not fit waits for the next."""
+
+START_SLACK_TICKS = 2 * TICKS
+"""A process seen first that is older than the last listing by more was merely hidden from it."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    process: Process
+    group: Group
+    visited_ns: int
+    visited_time_ns: int  # its CPU time then
+    cgroups: dict[str, str]
+
+
+class HostProcesses:
+    """All processes of the machine, through /proc, clocks and cgroups."""
+
+    def __init__(
+        self,
+        procfs: Procfs,
+        cgroupfs: Cgroupfs,
+        topology: Topology,
+        job_uid_of: Callable[[Facts], str],
+        user_name: Callable[[int], str],
+    ) -> None:
+        self._procfs = procfs
+        self._cgroupfs = cgroupfs
+        self._topology = topology
+        self._job_uid_of = job_uid_of
+        self._user_name = user_name
+        self._reader: CpuTimeReader = choose_reader(procfs)
+        self._own_pids = procfs.is_own()
+        self._pids: dict[int, Process] = {}
+        self._entries: dict[Process, _Entry] = {}
+        self._memory: dict[frozenset[int] | None, int] = {}
+        self._ran: dict[Process, int] = {}
+        self._young: deque[tuple[int, int, Process]] = deque()
+        self._round: list[Process] = []
+        self._youngest: int | None = None
+        self._listed_ticks = 0
+        self._last_ns: int | None = None
+        self._full_due_ns = 0
+        self._times: CpuTimes | None = None
+        self._task_time = _TaskTime()
+        self._root = self._make_root()
+
+    @property
+    def method(self) -> str:
+        """How CPU time is read, for people."""
+        return self._reader.method
+
+    @property
+    def processes(self) -> Collection[Process]:
+        """All live processes known."""
+        return self._entries.keys()
+
+    def refresh(self, process: Process) -> None:
+        """Read a live process's name and owner anew."""
+        entry = self._entries.get(process)
+        if entry is not None and self._is_same(process):
+            self._identify_again(entry)
+
+    def look(self, now_ns: int) -> Usage:
+        """Return the use since the previous look; the first look returns none."""
+        usage = Usage()
+        first = self._last_ns is None
+        span_ns = 0 if self._last_ns is None else now_ns - self._last_ns
+        self._last_ns = now_ns
+        full = now_ns >= self._full_due_ns
+        if full:
+            self._full_due_ns = now_ns + FULL_LOOK_NS
+        self._read_packages(usage, span_ns)
+        self._find_newcomers(usage, now_ns, full=full, first=first)
+        self._visit_some(usage, now_ns, span_ns)
+        walk = Walk(
+            self._reader,
+            usage,
+            most_ns=span_ns * len(self._topology.package_of),
+            full=full,
+            first=first,
+        )
+        walk.visit(self._root)
+        self._ran.update(dict.fromkeys(usage.cpu_ns, 0))
+        for process in usage.ended:
+            self._forget(process)
+        if usage.ended:
+            self._youngest = None  # another may live under the same pid: list again
+        usage.memory_bytes = dict(self._memory)
+        return usage
+
+    # --- packages -------------------------------------------------------------------------------
+
+    def _read_packages(self, usage: Usage, span_ns: int) -> None:
+        """Read how busy each package was, out of /proc/stat."""
+        before = self._times
+        try:
+            self._times = self._procfs.read_cpu_times()
+        except ReadError:
+            self._times = None
+            return
+        self._task_time.total_ns = sum(self._times.busy_ns.values())
+        if before is None or span_ns <= 0:
+            return
+        for cpu, busy_ns in self._times.busy_ns.items():
+            package = self._topology.package_of.get(cpu)
+            if package is None or cpu not in before.busy_ns:
+                continue
+            used_ns = max(0, busy_ns - before.busy_ns[cpu])
+            usage.busy_ns[package] = usage.busy_ns.get(package, 0) + used_ns
+            usage.capacity_ns[package] = usage.capacity_ns.get(package, 0) + span_ns
+
+    # --- newcomers ------------------------------------------------------------------------------
+
+    def _find_newcomers(self, usage: Usage, now_ns: int, *, full: bool, first: bool) -> None:
+        before, self._youngest = self._youngest, self._read_youngest()
+        if not full and self._youngest is not None and self._youngest == before:
+            return
+        try:
+            pids = self._procfs.list_pids()
+        except ReadError as error:
+            log.warning("processes cannot be listed: %s", error)
+            return
+        listed_ticks, self._listed_ticks = self._listed_ticks, _boot_ticks()
+        for pid in self._given_out_since(before):
+            self._keep_if_same(usage, self._entries[self._pids[pid]])
+        born_after = None if first else listed_ticks - START_SLACK_TICKS
+        for pid in sorted(pids - self._pids.keys()):
+            self._meet(pid, now_ns, born_after)
+
+    def _given_out_since(self, before: int | None) -> list[int]:
+        """Return the known pids among those given out since `before`: they may be used again."""
+        youngest = self._youngest
+        if before is None or youngest is None:
+            return []
+        if before <= youngest:
+            return [pid for pid in range(before + 1, youngest + 1) if pid in self._pids]
+        # Pids go up and start over.
+        return [pid for pid in self._pids if pid > before or pid <= youngest]
+
+    def _read_youngest(self) -> int | None:
+        if not self._own_pids:
+            return None  # another namespace's counter says nothing about these pids
+        try:
+            return self._procfs.read_youngest_pid()
+        except ReadError:
+            return None
+
+    def _is_same(self, process: Process) -> bool:
+        """Read a process's name anew; whether its pid is still its own."""
+        try:
+            stat = self._procfs.read_process_stat(process.pid)
+        except ReadError:
+            return True  # its clock tells whether it is gone
+        if stat.start_ticks == process.start_ticks:
+            process.comm = stat.comm
+            return True
+        return False
+
+    def _keep_if_same(self, usage: Usage, entry: _Entry) -> bool:
+        """End a process whose pid belongs to another by now; whether it was kept."""
+        process = entry.process
+        if self._is_same(process):
+            return True
+        _, delta = entry.group.remove(process)
+        entry.group.ended.append((process, delta))
+        usage.ended.append(process)
+        self._forget(process)
+        return False
+
+    def _meet(self, pid: int, now_ns: int, born_after: int | None) -> None:
+        """Take in a process; `born_after` (ticks) tells whether all its CPU time is news."""
+        key = self._reader.key(pid)
+        try:
+            stat = self._procfs.read_process_stat(pid)
+            process = Process(pid, stat.start_ticks, stat.comm)
+        except Absent:
+            return
+        except ReadError:
+            process = Process(pid, 0)
+        time_ns = 0
+        if born_after is None or process.start_ticks < born_after:
+            (time_ns,) = self._reader.read([key])
+            if time_ns == GONE:
+                return
+        cgroups = self._identify(process)
+        group = self._place(cgroups)
+        group.add(process, key, time_ns)
+        self._pids[pid] = process
+        self._entries[process] = _Entry(process, group, now_ns, time_ns, cgroups)
+        if _boot_ticks() - process.start_ticks < YOUNG_NS[-1] * TICKS // NS:
+            self._young.append((now_ns + YOUNG_NS[0], 0, process))
+
+    # --- identity -------------------------------------------------------------------------------
+
+    def _identify(self, process: Process) -> dict[str, str]:
+        """Read what may change about a process; what cannot be read stays as it is."""
+        self._add_memory(process, -1)
+        try:
+            status = self._procfs.read_process_status(process.pid)
+        except ReadError:
+            pass
+        else:
+            process.uid = status.uid
+            process.memory_bytes = status.anonymous_bytes
+            process.packages = self._topology.packages_allowed(status.cpus)
+        self._add_memory(process, 1)
+        process.user = self._user_name(process.uid)
+        try:
+            cgroups = self._cgroupfs.resolve(self._procfs.read_cgroup(process.pid))
+        except ReadError:
+            entry = self._entries.get(process)
+            return entry.cgroups if entry is not None else {}
+        process.job_uid = self._job_uid_of(Facts(cgroups, process.uid))
+        return cgroups
+
+    def _add_memory(self, process: Process, sign: int) -> None:
+        if process.memory_bytes:
+            held = self._memory.get(process.packages, 0) + sign * process.memory_bytes
+            self._memory[process.packages] = held
+
+    def _forget(self, process: Process) -> None:
+        if self._entries.pop(process, None) is not None:
+            del self._pids[process.pid]
+            self._ran.pop(process, None)
+            self._add_memory(process, -1)
+
+    # --- visits ---------------------------------------------------------------------------------
+
+    def _visit_some(self, usage: Usage, now_ns: int, span_ns: int) -> None:
+        """Look again at who is young, at who runs, and at everybody in turn."""
+        self._visit_young(usage, now_ns)
+        for _ in range(min(MOST_BUSY, len(self._ran))):
+            process = next(iter(self._ran))
+            del self._ran[process]
+            entry = self._entries.get(process)
+            if entry is not None and now_ns - entry.visited_ns >= VISIT_AGAIN_NS:
+                self._visit(usage, entry, now_ns)
+        if not self._round:
+            self._round = list(self._entries)
+        share = max(1, len(self._entries) * span_ns // (ROUND_SECONDS * NS))
+        for _ in range(min(share, MOST_ROUND, len(self._round))):
+            entry = self._entries.get(self._round.pop())
+            if entry is not None:
+                self._visit(usage, entry, now_ns)
+
+    def _visit_young(self, usage: Usage, now_ns: int) -> None:
+        for _ in range(MOST_YOUNG):
+            if not self._young or self._young[0][0] > now_ns:
+                break
+            _, stage, process = self._young.popleft()
+            entry = self._entries.get(process)
+            if entry is None:
+                continue
+            if stage + 1 < len(YOUNG_NS):
+                due = now_ns + YOUNG_NS[stage + 1] - YOUNG_NS[stage]
+                self._young.append((due, stage + 1, process))
+            if self._has_run(entry):
+                self._visit(usage, entry, now_ns)
+
+    def _has_run(self, entry: _Entry) -> bool:
+        """Whether a process has run since the last visit: only then can it have changed itself."""
+        (time_ns,) = self._reader.read([self._reader.key(entry.process.pid)])
+        return time_ns != entry.visited_time_ns
+
+    def _visit(self, usage: Usage, entry: _Entry, now_ns: int) -> None:
+        """Identify a process again."""
+        entry.visited_ns = now_ns
+        (entry.visited_time_ns,) = self._reader.read([self._reader.key(entry.process.pid)])
+        if self._keep_if_same(usage, entry):
+            self._identify_again(entry)
+
+    def _identify_again(self, entry: _Entry) -> None:
+        """Identify a process anew, and follow it into another group."""
+        process = entry.process
+        cgroups = self._identify(process)
+        if cgroups != entry.cgroups:
+            entry.cgroups = cgroups
+            time_ns, _ = entry.group.remove(process)
+            entry.group = self._place(cgroups)
+            entry.group.add(process, self._reader.key(process.pid), time_ns)
+
+    # --- groups ---------------------------------------------------------------------------------
+
+    def _make_root(self) -> Group:
+        """Return the group of all processes.
+
+        Its counter is exact under cgroup v1. Under v2 the groups below are exact and complete.
+        Without cgroups the machine's clock ticks have to do, whose rest is nobody's.
+        """
+        try:
+            usage = self._cgroupfs.open_root_usage()
+        except ReadError:
+            usage = None
+        if usage is not None:
+            return Group(SYSTEM, usage)
+        ticks = None if self._cgroupfs.hierarchies else self._task_time
+        return Group(None, ticks, exact=False)
+
+    def _place(self, cgroups: dict[str, str]) -> Group:
+        """Return the group of a process, made with all groups above it where it is new."""
+        place = self._cgroupfs.place(cgroups)
+        group = self._root
+        if place is None:
+            return group
+        hierarchy, path = place
+        walked = ""
+        for part in path.strip("/").split("/"):
+            walked += f"/{part}"
+            name = f"{hierarchy.controller}:{part}"
+            child = group.children.get(name)
+            if child is None:
+                child = self._make_group(hierarchy, walked)
+                group.children[name] = child
+            group = child
+        return group
+
+    def _make_group(self, hierarchy: Hierarchy, path: str) -> Group:
+        job_uid = self._job_uid_of(Facts({hierarchy.controller: path}, -1))
+        try:
+            return Group(job_uid, hierarchy.open_usage(path))
+        except ReadError:
+            return Group(job_uid)
+
+
+@dataclass(slots=True)
+class _TaskTime:
+    """CPU time of all tasks in clock ticks, as the last reading of /proc/stat had it."""
+
+    total_ns: int = 0
+
+    def read(self) -> int:
+        return self.total_ns
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+
+def _boot_ticks() -> int:
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)

@@ -1,0 +1,271 @@
+"""Whole machines: a recorded tree goes in, the page that Prometheus would see comes out.
+
+Each folder beside this file is one machine: `sys/`, `proc/` and `etc/` as far as JobWatt reads
+them, `steps.json` for what happens on it, `metrics.prom` for its page. See README.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from jobwatt.app import host_parts, make_sampler
+from jobwatt.config import Config
+from jobwatt.exposition.render import Renderer
+from jobwatt.meters.estimate import EstimateMeter
+from jobwatt.snapshot import Snapshot
+from jobwatt.units import NS, UJ
+
+HERE = Path(__file__).parent
+MACHINES = sorted(path.parent.name for path in HERE.glob("*/steps.json"))
+
+START_NS = 1000 * NS
+START_WALL = 1_800_000_000.0
+TICKS = 100
+"""Clock ticks a second in the recorded trees."""
+
+_UTIME = 11
+"""Field of /proc/PID/stat, counted after the name."""
+
+Sample = tuple[str, dict[str, str], float]
+
+
+class Machine:
+    """A copy of a recorded machine on which time passes as its steps say.
+
+    A step has `seconds`, how often it is repeated (`times`), and what goes on meanwhile: `watts`
+    by zone; CPUs in use by CPU (`busy`), by pid (`processes`) and by cgroup (`cgroups`); and the
+    zones that show nothing at its end (`unreadable`). A step of 0 seconds is the state at the
+    start.
+    """
+
+    def __init__(self, name: str, root: Path) -> None:
+        shutil.copytree(HERE / name, root, symlinks=True)
+        self.root = root
+        self.now_ns = START_NS
+        self.steps: list[dict[str, Any]] = json.loads((root / "steps.json").read_text())
+        self._zones = {path.parent.name: path for path in root.glob("sys/class/**/energy_uj")}
+        self._zones |= {path.parent.name: path for path in root.glob("sys/devices/**/energy_uj")}
+        self._energy = {key: int(path.read_text()) for key, path in self._zones.items()}
+        if self.steps[0]["seconds"] == 0:
+            self._pass(self.steps.pop(0))
+        config = Config(
+            path_procfs=root / "proc",
+            path_sysfs=root / "sys",
+            path_rootfs=root,
+            state_directory=root / "state",
+        )
+        parts = host_parts(config)
+        self.sampler = make_sampler(config, parts)
+        self.sampler._clock = lambda: self.now_ns
+        self.sampler._wall = lambda: START_WALL + (self.now_ns - START_NS) / NS
+        for meter in parts.meters:
+            if isinstance(meter, EstimateMeter):
+                meter._clock = lambda: self.now_ns
+
+    def live(self) -> Snapshot:
+        """Sample at the start and after each step; return the last snapshot."""
+        snapshot = self.sampler.sample()
+        for step in self.steps:
+            for _ in range(step.get("times", 1)):
+                snapshot = self.step(step)
+        return snapshot
+
+    def step(self, step: dict[str, Any]) -> Snapshot:
+        """Let one step pass, then sample."""
+        self._pass(step)
+        return self.sampler.sample()
+
+    def _pass(self, step: dict[str, Any]) -> None:
+        seconds = step["seconds"]
+        self.now_ns += seconds * NS
+        for key, watts in step.get("watts", {}).items():
+            size = int((self._zones[key].parent / "max_energy_range_uj").read_text())
+            self._energy[key] = (self._energy[key] + round(watts * seconds * UJ)) % size
+        for key, path in self._zones.items():
+            hidden = key in step.get("unreadable", [])
+            path.write_text("" if hidden else f"{self._energy[key]}\n")
+        for cpu, cpus in step.get("busy", {}).items():
+            self._add_ticks(self.root / "proc/stat", f"cpu{cpu} ".encode(), 0, cpus * seconds)
+        for pid, cpus in step.get("processes", {}).items():
+            self._add_ticks(self.root / f"proc/{pid}/stat", b") ", _UTIME, cpus * seconds)
+        for path, cpus in step.get("cgroups", {}).items():
+            self._add_usage(path, cpus * seconds)
+
+    def _add_ticks(self, path: Path, after: bytes, field: int, seconds: float) -> None:
+        """Add CPU time to a field of a stat file, counted behind the last `after`."""
+        before, found, rest = path.read_bytes().rpartition(after)
+        fields = rest.split(b" ")
+        fields[field] = str(int(fields[field]) + round(seconds * TICKS)).encode()
+        path.write_bytes(before + found + b" ".join(fields))
+
+    def _add_usage(self, cgroup: str, seconds: float) -> None:
+        """Add CPU time to a cgroup and all above it."""
+        root = self.root / "sys/fs/cgroup"
+        folder = root / cgroup
+        while folder != root.parent:
+            path = folder / "cpu.stat"
+            first, *others = path.read_text().splitlines(keepends=True)
+            usage = int(first.split()[1]) + round(seconds * UJ)
+            path.write_text(f"usage_usec {usage}\n{''.join(others)}")
+            folder = folder.parent
+
+
+@pytest.fixture
+def machine(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Machine:
+    """Return the machine that the test names, its `denied` files unreadable."""
+    name = request.param
+    assert isinstance(name, str)
+    deny(tmp_path / name, HERE / name / "denied", monkeypatch)
+    return Machine(name, tmp_path / name)
+
+
+def deny(root: Path, names: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let opening the files that `names` lists fail as it does for a user without the right.
+
+    root may open everything, whatever a file's mode says, so the mode alone would show nothing.
+    """
+    if not names.exists():
+        return
+    denied = {f"{root}/{line}" for line in names.read_text().splitlines()}
+    really_open = os.open
+
+    def guarded(path: Any, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401 - as os.open has it
+        if os.path.realpath(path) in denied:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return really_open(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", guarded)
+
+
+def rendered(snapshot: Snapshot) -> str:
+    """Return the page as Prometheus would get it."""
+    body, _ = Renderer().render(snapshot, "", "")
+    return body.decode()
+
+
+def lasting(page: str) -> str:
+    """Return a page without what differs from run to run, and from release to release.
+
+    Left out: the samples (not the HELP and TYPE) of `process_*`, the exporter's own CPU time,
+    memory and start; of `jobwatt_sample_duration_seconds`; and of `jobwatt_build_info`.
+    """
+    passing = ("process_", "jobwatt_sample_duration_seconds ", "jobwatt_build_info{")
+    return "".join(line for line in page.splitlines(keepends=True) if not line.startswith(passing))
+
+
+def samples_of(page: str) -> Iterator[Sample]:
+    """Return name, labels and value of every sample on a page."""
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            yield sample.name, sample.labels, sample.value
+
+
+def microjoules(page: str, names: set[str], labels: dict[str, str] | None = None) -> dict[str, int]:
+    """Return the sum of the named energy counters by device, of those with these labels."""
+    sums: dict[str, int] = {}
+    for name, has, value in samples_of(page):
+        if name in names and (labels or {}).items() <= has.items():
+            sums[has["device"]] = sums.get(has["device"], 0) + round(value * UJ)
+    return sums
+
+
+def test_every_machine_is_whole() -> None:
+    """Each folder has a page, steps, and words on what it is."""
+    wanted = {"README.md", "metrics.prom", "steps.json"}
+    folders = [path for path in HERE.iterdir() if (path / "sys").is_dir()]
+    missing = {path.name: wanted - {file.name for file in path.iterdir()} for path in folders}
+    assert missing == {name: set() for name in MACHINES}
+
+
+@pytest.mark.parametrize("machine", MACHINES, indirect=True)
+def test_the_page_is_the_golden_one(machine: Machine, request: pytest.FixtureRequest) -> None:
+    """The machine's page is the one that was read and approved."""
+    golden = HERE / machine.root.name / "metrics.prom"
+    actual = lasting(rendered(machine.live()))
+    if request.config.getoption("--update-golden"):
+        golden.write_text(actual, encoding="utf-8")
+    assert golden.read_text(encoding="utf-8").splitlines() == actual.splitlines()
+
+
+@pytest.mark.parametrize("machine", MACHINES, indirect=True)
+def test_promtool_has_no_complaint(machine: Machine) -> None:
+    """Every page passes `promtool check metrics`."""
+    page = rendered(machine.live())
+    result = subprocess.run(
+        ["promtool", "check", "metrics"], input=page, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("machine", MACHINES, indirect=True)
+def test_the_identity_of_the_page_holds(machine: Machine) -> None:
+    """Every device's energy is processes + other + retired + idle + unattributed, exactly."""
+    page = rendered(machine.live())
+    parts = {
+        "jobwatt_process_energy_joules_total",
+        "jobwatt_process_other_energy_joules_total",
+        "jobwatt_device_idle_energy_joules_total",
+        "jobwatt_device_unattributed_energy_joules_total",
+    }
+    retired = microjoules(page, {"jobwatt_retired_energy_joules_total"}, {"level": "process"})
+    divided = microjoules(page, parts)
+    energy = microjoules(page, {"jobwatt_device_energy_joules_total"})
+    assert {device: divided[device] + retired[device] for device in divided} == energy
+
+
+@pytest.mark.parametrize("machine", MACHINES, indirect=True)
+def test_a_second_scrape_sees_the_same(machine: Machine) -> None:
+    """A scrape changes nothing: two of them get the same page."""
+    snapshot = machine.live()
+    assert rendered(snapshot) == rendered(snapshot)
+
+
+@pytest.mark.parametrize("machine", ["one-zone-failing"], indirect=True)
+def test_a_device_that_was_never_read_has_no_energy(machine: Machine) -> None:
+    """A zone that never answered is no device with 0 J: its energy is absent."""
+    energy = microjoules(rendered(machine.live()), {"jobwatt_device_energy_joules_total"})
+    assert energy == {"package-0": 490_000_000, "dram-0": 63_000_000, "dram-1": 56_000_000}
+
+
+@pytest.mark.parametrize("machine", ["permission-denied"], indirect=True)
+def test_an_estimate_is_never_called_measured(machine: Machine) -> None:
+    """What is estimated because RAPL is denied says so on every sample of it."""
+    page = rendered(machine.live())
+    with_device = [labels for _, labels, _ in samples_of(page) if "device" in labels]
+    sources = {labels["source"] for labels in with_device if "source" in labels}
+    assert sources == {"estimate"}
+
+
+@pytest.mark.parametrize("machine", ["permission-denied"], indirect=True)
+def test_a_package_is_estimated_or_measured_never_both(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once RAPL may be read after all, the package's energy is RAPL's alone."""
+    machine.live()
+    monkeypatch.undo()
+    quiet = {"seconds": 1, "watts": {"intel-rapl:0": 80.0}}
+    pages = [rendered(machine.step(quiet)) for _ in range(10)]
+    energy = {"jobwatt_device_energy_joules_total"}
+    before, after = (microjoules(page, energy, {"component": "cpu"}) for page in pages[4::5])
+    assert {device: after[device] - before[device] for device in after} == {"package-0": 400 * UJ}
+    assert microjoules(pages[9], energy, {"source": "estimate"}) == {}
+
+
+@pytest.mark.parametrize("machine", ["permission-denied"], indirect=True)
+def test_an_estimate_loses_nothing(machine: Machine) -> None:
+    """What is estimated adds up over the samples, also while RAPL is there and denied."""
+    energy = microjoules(rendered(machine.live()), {"jobwatt_device_energy_joules_total"})
+    watts = 120 * (0.74 / 3.5 + (1 - 0.74 / 3.5) / 2)
+    assert energy == {"package-0": pytest.approx(4 * watts * UJ, abs=4)}

@@ -1,0 +1,82 @@
+"""Made-up snapshots for the tests of what is shown."""
+
+from jobwatt.model import Component, Device, IdleMethod, IdlePower, RaplDomain, Source
+from jobwatt.snapshot import (
+    DeviceView,
+    Health,
+    HistoryPoint,
+    NodeInfo,
+    SeriesLabels,
+    SeriesView,
+    Snapshot,
+)
+
+J = 1_000_000
+CPU = Device(Component.CPU, "package-0", Source.RAPL, 0, "A CPU, 2.6 GHz")
+DRAM = Device(Component.DRAM, "dram-0", Source.RAPL, 0)
+
+HOSTILE = 'a"b\\c\nd\u2028\ufffd{}'
+
+
+def picture(series: tuple[SeriesView, ...] | None = None) -> Snapshot:
+    """A server with one package and its memory, two processes, one of them hostile."""
+    if series is None:
+        series = (
+            SeriesView(
+                SeriesLabels(7, "train", "ada", "session:ada"), (61_000_001, 5), 9 * J, True
+            ),
+            SeriesView(
+                SeriesLabels(8, HOSTILE, "1001", "system"), (1_234_567_890_123, 0), 0, False
+            ),
+        )
+    cpu_uj = 2_000_000_000_007 + sum(view.energy_uj[0] for view in series)
+    dram_uj = 14 + sum(view.energy_uj[1] for view in series)
+    return Snapshot(
+        time=1_700_000_000.25,
+        monotonic_ns=5,
+        node=NodeInfo("1.2.3", 8, "FR", "process CPU clocks", 1.0, 1_600_000_000.5),
+        devices=(
+            DeviceView(
+                device=CPU,
+                energy_uj=cpu_uj,
+                idle_uj=1_000_000_000_000,
+                unattributed_uj=3,
+                other_uj=1_000_000_000_004,
+                retired_uj=0,
+                power_uw=45_500_000,
+                limit_uw=95_000_000,
+                idle_power=IdlePower(20 * J, IdleMethod.OBSERVED),
+                wraps=2,
+                resets=1,
+                gap_ns=1_500_000_000,
+            ),
+            DeviceView(
+                device=DRAM,
+                energy_uj=dram_uj,
+                idle_uj=0,
+                unattributed_uj=0,
+                other_uj=4,
+                retired_uj=10,
+                power_uw=None,
+                limit_uw=None,
+                idle_power=None,
+                wraps=0,
+                resets=0,
+                gap_ns=0,
+            ),
+        ),
+        domains_uj=((RaplDomain("package", "0"), cpu_uj), (RaplDomain("psys", ""), 12)),
+        series=series,
+        health=Health(
+            source_up={"rapl": False},
+            source_errors={("rapl", "failed"): 3},
+            series_dropped={"process_cap": 0},
+            samples_missed=4,
+            sample_seconds=0.0012,
+            processes=300,
+            checkpoint=None,
+            cpu_seconds=1.5,
+            resident_bytes=30_000_000,
+        ),
+        history=(HistoryPoint(1_699_999_995.0, (44 * J, None)),),
+    )

@@ -1,0 +1,391 @@
+"""The page in a real browser, below a path prefix, under its own content security policy."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from jobwatt.exposition.page import CONTENT_SECURITY_POLICY, page
+
+pytestmark = pytest.mark.stack
+
+CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-sync",
+    "--no-first-run",
+    "--force-prefers-reduced-motion",
+]
+PREFIX = "/node-7/"
+HOSTILE = '<script>alert(1)</script>"\n'
+COMMANDS = [
+    ("python", "alice", "slurm:48213", 148.2, 1_912_000.0),
+    ("python", "alice", "slurm:48213", 146.9, 1_893_500.5),
+    ("pt_data_worker", "alice", "slurm:48213", 12.4, 88_100.0),
+    (HOSTILE, "mallory", "session:mallory", 9.61, 1_200.0),
+    (
+        "gmx",
+        "bob",
+        "k8s:chem-group/Job/md-relax-300k:0d2c6a0e-6f4c-4f1e-9d4a-9f1f6b1b1e55",
+        7.8,
+        310_000.0,
+    ),
+    ("java", "svc-kafka", "systemd:kafka.service", 3.11, 640_000.0),
+    ("kworker/u128:3", "root", "system", 0.92, 912.0),
+    ("dockerd", "root", "systemd:docker.service", 0.61, 24_500.0),
+    ("prometheus", "prom", "systemd:prometheus.service", 0.44, 51_000.0),
+    ("sshd", "root", "systemd:ssh.service", 0.08, 410.0),
+    ("jobwatt", "jobwatt", "systemd:jobwatt.service", 0.02, 96.0),
+    ("cron", "root", "systemd:cron.service", 0.0, 33.1),
+]
+
+
+def made_up_status(*, source: str = "rapl", points: int = 150) -> dict[str, Any]:
+    """A server of two sockets with DRAM, twelve processes, and a history of some minutes."""
+    now = time.time()
+    devices = []
+    history: dict[str, list[float | None]] = {}
+    for component, number, idle, busy, limit in (
+        ("cpu", 0, 41.3, 128.0, 205.0),
+        ("cpu", 1, 39.8, 61.0, 205.0),
+        ("dram", 0, 9.1, 14.0, None),
+        ("dram", 1, 8.7, 6.0, 28.5),
+    ):
+        name = f"{'package' if component == 'cpu' else 'dram'}-{number}"
+        history[name] = [
+            idle
+            + busy
+            * (0.72 + 0.2 * math.sin(i / 11 + number) + 0.06 * math.sin(i * 1.7 + number))
+            * (1 if i > 40 + 10 * number else 0.25)
+            for i in range(points)
+        ]
+        devices.append(
+            {
+                "component": component,
+                "device": name,
+                "source": source,
+                "model": "Intel(R) Xeon(R) Gold 6248 CPU @ 2.50GHz" if component == "cpu" else "",
+                "power_watts": history[name][-1] if points else idle + busy,
+                "limit_watts": limit,
+                "idle_watts": idle,
+                "idle_method": "observed" if number else "fitted",
+                "energy_joules": 3_412_345.678901 * (1 + number) / (1 if component == "cpu" else 9),
+                "idle_joules": 1_412_345.0 * (1 + number) / (1 if component == "cpu" else 9),
+                "unattributed_joules": 12_345.0,
+                "other_joules": 201_000.0,
+                "retired_joules": 0.0,
+                "gap_seconds": 0.0,
+            }
+        )
+    processes = [
+        {
+            "pid": 48_000 + 37 * number,
+            "comm": comm,
+            "user": user,
+            "job_uid": job_uid,
+            "power_watts": power,
+            "energy_joules": energy,
+            "components": {"cpu": energy * 0.91, "dram": energy * 0.09},
+        }
+        for number, (comm, user, job_uid, power, energy) in enumerate(COMMANDS)
+    ]
+    return {
+        "version": "0.1.0",
+        "time": now,
+        "interval": 1.0,
+        "started": now - 93_000,
+        "node": {
+            "cpus": 80,
+            "grid_zone": "FR",
+            "cpu_time_method": "cpu_clock",
+            "processes": 812,
+        },
+        "sources": [{"source": source, "up": True, "errors": {"failed": 2}}],
+        "devices": devices,
+        "processes": processes,
+        "health": {
+            "sample_seconds": 0.00142,
+            "samples_missed": 3,
+            "cpu_seconds": 132.0,
+            "cpu_ratio": 0.00142,
+            "resident_bytes": 33_400_000,
+            "checkpoint": now - 4,
+            "series": 14,
+            "series_dropped": {},
+        },
+        "history": {
+            "times": [now - 2 * (points - 1 - i) for i in range(points)],
+            "devices": history,
+        },
+    }
+
+
+class Node(ThreadingHTTPServer):
+    """Serves the page and whatever status it was given last."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.status: dict[str, Any] | int = made_up_status()
+        self.url = f"http://127.0.0.1:{self.server_port}{PREFIX}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that hangs up is no failure."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Node
+
+    def do_GET(self) -> None:
+        if self.path == PREFIX:
+            headers = {
+                "Content-Type": "text/html; charset=utf-8",
+                "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+            }
+            self._answer(200, page(), headers)
+        elif self.path == f"{PREFIX}api/v1/status" and not isinstance(self.server.status, int):
+            body = json.dumps(self.server.status).encode()
+            self._answer(200, body, {"Content-Type": "application/json"})
+        else:
+            self._answer(
+                self.server.status if isinstance(self.server.status, int) else 404, b"", {}
+            )
+
+    def _answer(self, code: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """A server with a page and a made-up status."""
+    with Node() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests."""
+    if not CHROMIUM.exists():
+        pytest.skip("needs /usr/bin/chromium")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=CHROMIUM_FLAGS, env={**os.environ, "TZ": "UTC"}
+        )
+        yield launched
+        launched.close()
+
+
+class Visit:
+    """An opened page, with all that went wrong in it and all that it asked for."""
+
+    def __init__(
+        self, browser: Browser, node: Node, width: int, scheme: Literal["dark", "light"]
+    ) -> None:
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+        )
+        self.page: Page = self.context.new_page()
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self._note(message.type, message.text))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.errors.append(f"dialog: {dialog.message}"))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(node.url)
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind in {"error", "warning"}:
+            self.errors.append(text)
+
+
+@pytest.fixture(
+    params=[(1440, "light"), (1440, "dark"), (360, "light"), (360, "dark")],
+    ids=["wide-light", "wide-dark", "narrow-light", "narrow-dark"],
+)
+def visit(request: pytest.FixtureRequest, browser: Browser, node: Node) -> Iterator[Visit]:
+    """The page in every width and colour scheme."""
+    width, scheme = request.param
+    visit = Visit(browser, node, width, scheme)
+    yield visit
+    visit.context.close()
+
+
+@pytest.fixture
+def wide(browser: Browser, node: Node) -> Iterator[Visit]:
+    """The page on a desk."""
+    visit = Visit(browser, node, 1440, "light")
+    yield visit
+    visit.context.close()
+
+
+def shown_overflow(page: Page) -> int:
+    """How many pixels the page is wider than its window."""
+    excess = page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    assert isinstance(excess, int)
+    return excess
+
+
+def test_everything_is_shown(visit: Visit, node: Node, tmp_path: Path) -> None:
+    """Figures, devices, processes and health are there; nothing foreign is asked for."""
+    page = visit.page
+    expect(page.locator("#state")).to_have_text("Live")
+    assert isinstance(node.status, dict)
+    total = sum(device["power_watts"] for device in node.status["devices"])
+    expect(page.locator("#total")).to_have_text(f"{total:.1f}\u00a0W")
+    expect(page.locator("#provenance")).to_contain_text("CPU and DRAM: measured by")
+    expect(page.locator("#notices")).to_be_hidden()
+    expect(page.locator("#devices tbody tr")).to_have_count(4)
+    expect(page.locator("#devices tbody tr").nth(0)).to_contain_text("package-0")
+    expect(page.locator("#devices tbody tr").nth(0)).to_contain_text("of 205.0\u00a0W")
+    expect(page.locator("#devices tbody tr").nth(2)).to_contain_text("limit not known")
+    expect(page.locator("#processes tbody tr")).to_have_count(12)
+    expect(page.locator("#processes tbody tr").nth(0)).to_contain_text("slurm:48213")
+    expect(page.locator("#processes tbody tr").nth(3)).to_contain_text(
+        '<script>alert(1)</script>"\\n'
+    )
+    expect(page.locator("#chart .area")).to_have_count(4)
+    expect(page.locator("#sources")).to_contain_text("2 × failed")
+    expect(page.locator("#health")).to_contain_text("1.42\u00a0ms")
+    expect(page.get_by_role("table", name="Devices").get_by_role("row")).to_have_count(5)
+    assert page.get_by_role("link", name="Metrics").evaluate("a => a.href") == f"{node.url}metrics"
+    assert shown_overflow(page) <= 0
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert visit.errors == []
+    assert {url.startswith((node.url, "data:")) for url in visit.requests} == {True}
+
+
+def test_follows_the_node(wide: Visit, node: Node) -> None:
+    """New figures replace the old ones without a reload."""
+    expect(wide.page.locator("#state")).to_have_text("Live")
+    status = made_up_status()
+    for device in status["devices"]:
+        device["power_watts"] = 500.0
+    status["processes"] = status["processes"][:2]
+    node.status = status
+    expect(wide.page.locator("#total")).to_have_text("2.00\u00a0kW")
+    expect(wide.page.locator("#processes tbody tr")).to_have_count(2)
+    assert wide.errors == []
+
+
+def test_says_that_the_connection_is_lost(wide: Visit, node: Node, tmp_path: Path) -> None:
+    """Old figures stay, marked as old, and come back to life with the exporter."""
+    page = wide.page
+    expect(page.locator("#state")).to_have_text("Live")
+    total = page.locator("#total").inner_text()
+    node.status = 500
+    expect(page.locator("#state")).to_have_text("Connection lost")
+    expect(page.locator("#now-title")).to_contain_text("Power at ")
+    expect(page.locator("body")).to_have_attribute("data-state", "lost")
+    expect(page.locator("#total")).to_have_text(total)
+    page.screenshot(path=tmp_path / "lost.png", full_page=True)
+    node.status = made_up_status()
+    expect(page.locator("#state")).to_have_text("Live")
+
+
+def test_says_that_sampling_has_stopped(wide: Visit, node: Node) -> None:
+    """An exporter that answers with an old sample is not shown as live."""
+    stale = made_up_status()
+    stale["time"] -= 60
+    node.status = stale
+    expect(wide.page.locator("#state")).to_have_text("Sampling has stopped")
+
+
+@pytest.mark.parametrize(
+    ("source", "says"), [("simulated", "figures are made up"), ("estimate", "not measured")]
+)
+def test_what_is_not_measured_is_marked(
+    wide: Visit, node: Node, tmp_path: Path, source: str, says: str
+) -> None:
+    """An estimate or a simulation cannot be taken for a measurement."""
+    node.status = made_up_status(source=source)
+    expect(wide.page.locator("#notices")).to_contain_text(says)
+    expect(wide.page.locator("#total")).to_contain_text("≈")
+    expect(wide.page.locator("#devices .badge.doubt")).to_have_count(4)
+    wide.page.screenshot(path=tmp_path / "doubt.png", full_page=True)
+    assert wide.errors == []
+
+
+def test_young_exporter(wide: Visit, node: Node, tmp_path: Path) -> None:
+    """No history, no process and no power known: said in words, not drawn as zero."""
+    status = copy.deepcopy(made_up_status(points=0))
+    status["processes"] = []
+    status["sources"] = [{"source": "rapl", "up": False, "errors": {"denied": 1}}]
+    for device in status["devices"]:
+        device |= {"power_watts": None, "idle_watts": None, "idle_method": None}
+    status["health"] |= {"checkpoint": None, "cpu_ratio": None}
+    node.status = status
+    page = wide.page
+    expect(page.locator("#missing")).to_have_text("power not known yet")
+    expect(page.locator("#total")).to_have_text("—")
+    expect(page.locator("#chart-empty")).to_be_visible()
+    expect(page.locator("#processes-empty")).to_be_visible()
+    expect(page.locator("#notices")).to_contain_text("jobwatt doctor")
+    expect(page.locator("#devices tbody tr").nth(0)).to_contain_text("power not known")
+    page.screenshot(path=tmp_path / "young.png", full_page=True)
+    status["devices"] = []
+    expect(page.locator("#devices-empty")).to_be_visible()
+    assert wide.errors == []
+
+
+def test_history_can_be_read(wide: Visit, node: Node, tmp_path: Path) -> None:
+    """The pointer and the arrow keys read any moment of the chart."""
+    page = wide.page
+    expect(page.locator("#reading")).to_contain_text("now · ")
+    chart = page.locator("#chart")
+    chart.hover(position={"x": 300, "y": 100})
+    expect(page.locator("#reading")).not_to_contain_text("now")
+    expect(page.locator("#chart .cursor")).to_have_count(1)
+    page.screenshot(path=tmp_path / "hover.png")
+    page.mouse.move(1, 1)
+    expect(page.locator("#reading")).to_contain_text("now · ")
+    chart.focus()
+    page.keyboard.press("Home")
+    expect(chart).to_have_attribute("aria-valuenow", "0")
+    page.keyboard.press("ArrowRight")
+    expect(chart).to_have_attribute("aria-valuenow", "1")
+    assert isinstance(node.status, dict)
+    first = node.status["history"]["devices"]["package-0"][1]
+    expect(page.locator("#legend li").nth(0)).to_have_text(f"package-0{first:.1f}\u00a0W")
+    assert wide.errors == []
+
+
+def test_order_of_processes(wide: Visit) -> None:
+    """The table follows the reader's order."""
+    rows = wide.page.locator("#processes tbody tr")
+    expect(rows.nth(4)).to_contain_text("gmx")
+    wide.page.get_by_role("button", name="Energy").click()
+    expect(rows.nth(2)).to_contain_text("java")
+    expect(wide.page.get_by_role("columnheader", name="Energy").last).to_have_attribute(
+        "aria-sort", "descending"
+    )

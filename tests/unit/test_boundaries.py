@@ -1,0 +1,55 @@
+"""Who may import whom."""
+
+import ast
+from pathlib import Path
+
+import jobwatt
+
+PACKAGE = Path(jobwatt.__file__).parent
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of jobwatt that a file imports, also within functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jobwatt"):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("jobwatt")}
+    return found
+
+
+def modules(folder: str) -> list[Path]:
+    paths = sorted((PACKAGE / folder).glob("*.py"))
+    assert paths
+    return paths
+
+
+def test_attribution_knows_the_model_and_the_units_only() -> None:
+    """What is pure stays pure."""
+    for path in modules("attribution"):
+        for name in imports(path):
+            assert name.startswith(("jobwatt.model.", "jobwatt.units.", "jobwatt.attribution."))
+
+
+def test_attribution_reads_no_clock_and_no_file() -> None:
+    """Time comes in as an argument."""
+    for path in modules("attribution"):
+        tree = ast.parse(path.read_text())
+        names = {
+            alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names
+        }
+        names |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        assert names.isdisjoint({"time", "os", "pathlib", "random", "threading", "datetime"})
+
+
+def test_concrete_parts_are_named_by_the_composition_root_only() -> None:
+    """Everybody else asks a contract; the doctor looks into the parts themselves."""
+    for path in PACKAGE.rglob("*.py"):
+        inside = path.relative_to(PACKAGE).parts[0]
+        if inside in {"app.py", "doctor", "simulation"}:
+            continue
+        for name in imports(path):
+            for folder in ("meters", "usage", "workloads"):
+                if name.startswith(f"jobwatt.{folder}.") and inside != folder:
+                    assert name.startswith(f"jobwatt.{folder}.contract."), (path, name)

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from jobwatt.exposition.status import MOST_PROCESSES, status
+from jobwatt.model import Component, Device, IdleMethod, IdlePower, Source
+from jobwatt.snapshot import (
+    DeviceView,
+    Health,
+    HistoryPoint,
+    NodeInfo,
+    SeriesLabels,
+    SeriesView,
+    Snapshot,
+)
+
+PACKAGE = DeviceView(
+    device=Device(Component.CPU, "package-0", Source.RAPL, 0, "Xeon"),
+    energy_uj=100_000_001,
+    idle_uj=40_000_000,
+    unattributed_uj=1,
+    other_uj=10_000_000,
+    retired_uj=5_000_000,
+    power_uw=85_500_000,
+    limit_uw=205_000_000,
+    idle_power=IdlePower(41_300_000, IdleMethod.OBSERVED),
+    wraps=1,
+    resets=0,
+    gap_ns=2_500_000_000,
+)
+SILENT = replace(
+    PACKAGE,
+    device=Device(Component.DRAM, "dram-0", Source.RAPL, 0),
+    power_uw=None,
+    limit_uw=None,
+    idle_power=None,
+)
+
+
+def series(
+    pid: int, power_uw: int, energy_uj: tuple[int, ...] = (1,), *, alive: bool = True
+) -> SeriesView:
+    """A process named after its pid."""
+    labels = SeriesLabels(pid, f"c{pid}", "alice", "slurm:7")
+    return SeriesView(labels, energy_uj, power_uw, alive)
+
+
+def snapshot() -> Snapshot:
+    """A node with a package and its DRAM."""
+    return Snapshot(
+        time=1_700_000_100.0,
+        monotonic_ns=1,
+        node=NodeInfo("0.1.0", 64, "FR", "cpu_clock", 1.0, 1_700_000_000.0),
+        devices=(PACKAGE, SILENT),
+        domains_uj=(),
+        series=(series(7, 2_000_000, (3_000_000, 1_000_000)),),
+        health=Health(
+            source_up={"rapl": True},
+            source_errors={("rapl", "failed"): 2, ("rapl", "denied"): 1},
+            series_dropped={"process_cap": 0},
+            samples_missed=3,
+            sample_seconds=0.0015,
+            processes=412,
+            checkpoint=None,
+            cpu_seconds=0.25,
+            resident_bytes=33_000_000,
+        ),
+        history=(
+            HistoryPoint(1_700_000_095.0, (80_000_000,)),
+            HistoryPoint(1_700_000_100.0, (85_500_000, None)),
+        ),
+    )
+
+
+def test_whole_schema() -> None:
+    """Every field, in the units of people, and JSON-ready."""
+    expected = {
+        "version": "0.1.0",
+        "time": 1_700_000_100.0,
+        "interval": 1.0,
+        "started": 1_700_000_000.0,
+        "node": {"cpus": 64, "grid_zone": "FR", "cpu_time_method": "cpu_clock", "processes": 412},
+        "sources": [{"source": "rapl", "up": True, "errors": {"failed": 2, "denied": 1}}],
+        "devices": [
+            {
+                "component": "cpu",
+                "device": "package-0",
+                "source": "rapl",
+                "model": "Xeon",
+                "power_watts": 85.5,
+                "limit_watts": 205.0,
+                "idle_watts": 41.3,
+                "idle_method": "observed",
+                "energy_joules": 100.000001,
+                "idle_joules": 40.0,
+                "unattributed_joules": 0.000001,
+                "other_joules": 10.0,
+                "retired_joules": 5.0,
+                "gap_seconds": 2.5,
+            },
+            {
+                "component": "dram",
+                "device": "dram-0",
+                "source": "rapl",
+                "model": "",
+                "power_watts": None,
+                "limit_watts": None,
+                "idle_watts": None,
+                "idle_method": None,
+                "energy_joules": 100.000001,
+                "idle_joules": 40.0,
+                "unattributed_joules": 0.000001,
+                "other_joules": 10.0,
+                "retired_joules": 5.0,
+                "gap_seconds": 2.5,
+            },
+        ],
+        "processes": [
+            {
+                "pid": 7,
+                "comm": "c7",
+                "user": "alice",
+                "job_uid": "slurm:7",
+                "power_watts": 2.0,
+                "energy_joules": 4.0,
+                "components": {"cpu": 3.0, "dram": 1.0},
+            }
+        ],
+        "health": {
+            "sample_seconds": 0.0015,
+            "samples_missed": 3,
+            "cpu_seconds": 0.25,
+            "cpu_ratio": 0.0025,
+            "resident_bytes": 33_000_000,
+            "checkpoint": None,
+            "series": 1,
+            "series_dropped": {"process_cap": 0},
+        },
+        "history": {
+            "times": [1_700_000_095.0, 1_700_000_100.0],
+            "devices": {"package-0": [80.0, 85.5], "dram-0": [None, None]},
+        },
+    }
+
+    actual = status(snapshot())
+
+    assert actual == expected
+    assert json.loads(json.dumps(actual, allow_nan=False)) == expected
+
+
+def processes(*views: SeriesView) -> list[Any]:
+    """The pids named for these series, in order."""
+    named = status(replace(snapshot(), series=views))["processes"]
+    assert isinstance(named, list)
+    return [process["pid"] for process in named]
+
+
+def test_only_the_living_are_named() -> None:
+    """A series that lingers after its process is for Prometheus, not for people."""
+    assert processes(series(1, 5), series(2, 9, alive=False)) == [1]
+
+
+def test_named_by_power_then_energy_then_pid() -> None:
+    """The order is the same at every look."""
+    views = (series(4, 1), series(3, 1), series(2, 1, (5,)), series(1, 0), series(9, 8))
+
+    assert processes(*views) == [9, 2, 3, 4, 1]
+
+
+def test_those_who_used_most_are_named_though_they_sleep() -> None:
+    """A list by energy is complete, too; the rest is left out."""
+    busy = [series(pid, 1_000 + pid) for pid in range(1, 102)]
+    sleeper = series(500, 0, (10**9,))
+
+    named = processes(*busy, sleeper)
+
+    # By power: 101 down to 52. By energy: the sleeper, and the lowest pids of the equal rest.
+    assert named[:MOST_PROCESSES] == list(range(101, 51, -1))
+    assert named[-1] == 500
+    assert len(named) == 2 * MOST_PROCESSES
+
+
+def test_device_that_came_later() -> None:
+    """A series from before it has nothing there yet."""
+    named = status(replace(snapshot(), series=(series(7, 1, (2_000_000,)),)))["processes"]
+
+    assert isinstance(named, list)
+    assert named[0]["components"] == {"cpu": 2.0, "dram": 0.0}
+
+
+def test_devices_of_one_component_add_up() -> None:
+    """Two packages are one component."""
+    second = replace(PACKAGE, device=Device(Component.CPU, "package-1", Source.RAPL, 1))
+    named = status(replace(snapshot(), devices=(PACKAGE, second), series=(series(7, 1, (1, 2)),)))[
+        "processes"
+    ]
+
+    assert isinstance(named, list)
+    assert named[0]["components"] == {"cpu": 0.000003}
+
+
+def test_source_that_never_came_up_is_down() -> None:
+    """Errors without a word of success are no success."""
+    health = replace(snapshot().health, source_up={}, source_errors={("rapl", "denied"): 1})
+
+    actual = status(replace(snapshot(), health=health))["sources"]
+
+    assert actual == [{"source": "rapl", "up": False, "errors": {"denied": 1}}]
+
+
+def test_first_moment() -> None:
+    """Nothing is known yet: empty lists and null, no division by zero."""
+    young = replace(snapshot(), time=1_700_000_000.0, devices=(), series=(), history=())
+
+    actual = status(young)
+
+    assert actual["devices"] == actual["processes"] == []
+    assert actual["history"] == {"times": [], "devices": {}}
+    assert isinstance(actual["health"], dict)
+    assert actual["health"]["cpu_ratio"] is None

@@ -1,0 +1,521 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import psutil
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from jobwatt import app
+from jobwatt.cli import top as top_module
+from jobwatt.cli.top_view import Frame, Page, ProcessRow, visible
+from jobwatt.config import Config
+from jobwatt.errors import RunError, UsageError
+from jobwatt.model import Component, Device, Source
+from jobwatt.snapshot import DeviceView, Health, NodeInfo, SeriesLabels, SeriesView, Snapshot
+
+
+def device(name: str = "package-0", **changes: object) -> dict[str, Any]:
+    """A device of a status."""
+    return {
+        "component": "cpu",
+        "device": name,
+        "source": "rapl",
+        "model": "Xeon",
+        "power_watts": 102.5,
+        "limit_watts": 205.0,
+        "idle_watts": 41.3,
+        "energy_joules": 7200.0,
+    } | changes
+
+
+def process(pid: int, comm: str, power: float, energy: float = 50.0) -> dict[str, Any]:
+    """A process of a status."""
+    return {
+        "pid": pid,
+        "comm": comm,
+        "user": "alice",
+        "job_uid": "slurm:7",
+        "power_watts": power,
+        "energy_joules": energy,
+    }
+
+
+def made_up(**changes: object) -> dict[str, Any]:
+    """A status of one package and three processes."""
+    return {
+        "time": 1_700_000_000.0,
+        "node": {"processes": 412},
+        "sources": [{"source": "rapl", "up": True, "errors": {}}],
+        "devices": [device()],
+        "processes": [
+            process(11, "python", 60.0),
+            process(12, "java", 2.5, 900.0),
+            process(13, "sshd", 0.01),
+        ],
+    } | changes
+
+
+def drawn(
+    status: Mapping[str, Any],
+    *,
+    width: int = 120,
+    height: int = 25,
+    encoding: str = "utf-8",
+    **changes: Any,  # noqa: ANN401 - any field of a frame
+) -> list[str]:
+    """The lines of a frame, without what pads them."""
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    console = Console(file=file, width=width, height=height)
+    frame = Frame(Page.parse(status), "node7", by="power", rows=20)
+    console.print(replace(frame, **changes))
+    file.seek(0)
+    lines = [line.rstrip() for line in file.read().splitlines()]
+    assert max(map(len, lines)) <= width
+    return lines
+
+
+# --- frames ----------------------------------------------------------------------------------
+
+
+def test_frame() -> None:
+    """Head, devices, processes by power."""
+    lines = drawn(made_up())
+
+    assert lines[0].startswith("JobWatt  node7  102.5 W  412 processes  ")
+    assert lines[1].split() == ["DEVICE", "SOURCE", "POWER", "LIMIT", "IDLE", "ENERGY", "MODEL"]
+    assert lines[2] == (
+        "package-0  rapl    102.5 W  ━━━━━━━━────────  205.0 W  41.3 W  2.00 Wh  Xeon"
+    )
+    assert lines[3] == ""
+    assert [line.split()[-1] for line in lines[5:]] == ["python", "java", "sshd"]
+    assert lines[5] == ("60.0 W  ━━━━━━━━━━━━━━━━   50.00 J   11  alice  slurm:7  python")
+
+
+def test_by_energy() -> None:
+    """The other order, and no more rows than asked for."""
+    lines = drawn(made_up(), by="energy", rows=2)
+
+    assert [line.split()[-1] for line in lines[5:]] == ["java", "python"]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_one_line_each_in_any_width(width: int) -> None:
+    """A long name costs its own end only."""
+    status = made_up(processes=[process(1, "x" * 300, 1.0), process(2, "y", 0.5)])
+
+    lines = drawn(status, width=width, arguments=lambda _: "--flag " * 50)
+
+    assert len(lines) == 7
+    assert "1.00 W" in lines[5]
+
+
+def test_hostile_names() -> None:
+    """Neither markup nor control characters nor turned text reach the terminal."""
+    comm = "[red]\x1b[2J\n\u202e<script>\x07"
+
+    (line,) = drawn(made_up(processes=[process(1, comm, 1.0)]))[5:]
+
+    assert line.endswith(r"[red]\x1b[2J\n\u202e<script>\x07")
+
+
+def test_ascii_terminal() -> None:
+    """A terminal without UTF-8 gets the same in ASCII."""
+    status = made_up(processes=[process(1, "naïve-日本", 1.0)])
+
+    lines = drawn(status, encoding="ascii")
+
+    assert lines[2].split()[4] == "########........"
+    assert lines[5].endswith(r"na\xefve-\u65e5\u672c")
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [("estimate", "ESTIMATED, not measured"), ("simulated", "SIMULATED, made up")],
+)
+def test_what_is_not_measured_is_marked(source: str, says: str) -> None:
+    """In the head, by name."""
+    lines = drawn(made_up(devices=[device(source=source), device("dram-0")]))
+
+    assert "~205.0 W" in lines[0]
+    assert lines[1] == f"package-0: {says}"
+
+
+def test_what_is_not_known_is_no_zero() -> None:
+    """A dash for what is unknown, words where nothing is known."""
+    unknown = device(power_watts=None, limit_watts=None, idle_watts=None)
+    down = [{"source": "rapl", "up": False, "errors": {"denied": 1}}]
+
+    lines = drawn(made_up(devices=[unknown], sources=down, processes=[]))
+
+    assert "power not known" in lines[0]
+    assert lines[1] == "rapl cannot be read in full: see jobwatt doctor"
+    assert lines[3].split() == ["package-0", "rapl", "-", "-", "-", "2.00", "Wh", "Xeon"]
+    assert lines[-1].endswith("no process is listed yet")
+
+
+def test_no_device() -> None:
+    """A node where nothing is measured says so."""
+    assert any("nothing is measured here" in line for line in drawn(made_up(devices=[])))
+
+
+def test_fits_into_the_terminal() -> None:
+    """In the live view the frame is never higher than the screen."""
+    many = [process(pid, "p", 1.0) for pid in range(50)]
+
+    lines = drawn(made_up(processes=many), rows=50, fill=True, height=20, notes=["lost"])
+
+    assert len(lines) == 20
+
+
+@pytest.mark.parametrize("broken", [{}, {"time": "soon"}, made_up(devices=[{}]), {"time": None}])
+def test_no_status(broken: dict[str, Any]) -> None:
+    """What is no status is one error, whatever is wrong with it."""
+    with pytest.raises(ValueError, match=r"."):
+        Page.parse(broken)
+
+
+def test_visible_keeps_what_can_be_seen() -> None:
+    """Letters of any script stay."""
+    assert visible("père 日本 \t", plain=False) == "père 日本 \\t"
+
+
+# --- details of local processes --------------------------------------------------------------
+
+
+def test_arguments_of_a_local_process() -> None:
+    """The command line behind the name."""
+    with subprocess.Popen(["cat", "-u"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        # Its command line is there for sure once it answers.
+        child.stdin.write(b"there?\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        row = ProcessRow(child.pid, "cat", "me", "system", 1.0, 1.0)
+        assert top_module._arguments(row) == "-u"
+        assert top_module._arguments(replace(row, comm="other")) == ""
+    assert top_module._arguments(row) == ""
+
+
+def test_unreadable_process_costs_its_own_detail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal is no failure of the frame."""
+
+    def refuse(_: psutil.Process) -> list[str]:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil.Process, "cmdline", refuse)
+    own = ProcessRow(os.getpid(), psutil.Process().name(), "me", "system", 1.0, 1.0)
+
+    assert top_module._arguments(own) == ""
+
+
+# --- where statuses come from ----------------------------------------------------------------
+
+
+class Exporter(HTTPServer):
+    """Answers the status, or whatever else it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer: tuple[int, bytes] = (200, json.dumps(made_up()).encode())
+        self.seen: list[tuple[str, str | None]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Exporter
+
+    def do_GET(self) -> None:
+        self.server.seen.append((self.path, self.headers["Authorization"]))
+        code, body = self.server.answer
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+
+@pytest.fixture
+def exporter() -> Iterator[Exporter]:
+    """An exporter of this machine."""
+    with Exporter() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def run(*arguments: str, **environment: str) -> Result:
+    """Run the command as the shell would."""
+    return CliRunner().invoke(top_module.top, arguments, env=environment)
+
+
+def test_once(exporter: Exporter) -> None:
+    """One frame of the exporter's status; below a path prefix, too."""
+    result = run("--once", "--url", f"{exporter.url}/node7/", "-n", "1")
+
+    assert result.exit_code == 0
+    assert "python" in result.output
+    assert "java" not in result.output
+    assert {path for path, _ in exporter.seen} == {"/node7/api/v1/status"}
+
+
+def test_no_terminal_is_once(exporter: Exporter) -> None:
+    """A pipe gets one frame, and an address from the environment is one that was given."""
+    result = run(JOBWATT_URL=exporter.url)
+
+    assert result.exit_code == 0
+    assert result.output.count("COMMAND") == 1
+
+
+def test_password_goes_to_the_exporter_only(exporter: Exporter) -> None:
+    """It is sent as basic auth and never printed."""
+    exporter.answer = (401, b"")
+
+    result = run("--url", exporter.url.replace("//", "//me:s%3Acret@"))
+
+    assert isinstance(result.exception, RunError)
+    assert "user:password@" in str(result.exception)
+    assert "cret" not in str(result.exception)
+    assert exporter.seen == [("/api/v1/status", "Basic bWU6czpjcmV0")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ((503, b""), "has no sample yet"),
+        ((404, b""), "answers 404 Not Found"),
+        ((200, b"<html>"), "not as JobWatt does"),
+        ((200, b"[1]"), "not as JobWatt does"),
+        ((200, b'{"devices": 1}'), "another version's status"),
+    ],
+)
+def test_address_that_was_given_must_answer(
+    exporter: Exporter, answer: tuple[int, bytes], says: str
+) -> None:
+    """There is no silent fallback to another machine's figures."""
+    exporter.answer = answer
+
+    result = run("--once", "--url", exporter.url)
+
+    assert isinstance(result.exception, RunError)
+    assert says in str(result.exception)
+
+
+def test_nobody_at_the_address_that_was_given() -> None:
+    """The message names the address and what is wrong, without numbers of the system."""
+    result = run("--once", "--url", "http://127.0.0.1:1")
+
+    assert isinstance(result.exception, RunError)
+    assert str(result.exception) == (
+        "http://127.0.0.1:1 does not answer: Connection refused; is the exporter running there?"
+    )
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "localhost:9743", "http://", "http://a:b"])
+def test_no_address(url: str) -> None:
+    """Only http and https are asked."""
+    assert isinstance(run("--url", url).exception, UsageError)
+
+
+@pytest.mark.parametrize("interval", ["0", "soon", "-1s"])
+def test_no_interval(interval: str) -> None:
+    """An interval must be a time that a terminal can follow."""
+    result = run("--interval", interval)
+
+    assert result.exit_code == 2
+    assert "--interval" in result.output
+
+
+def test_proxy_is_not_asked_for_this_machine(
+    exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes often have a proxy for the outer world."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    assert top_module.from_exporter(exporter.url).read() == made_up()
+
+
+def test_whose_processes() -> None:
+    """Only a local exporter's pids are this machine's."""
+    urls = ["http://localhost:1", "http://127.0.0.9:1", "http://[::1]:1", "http://node8:9743"]
+
+    assert [top_module.from_exporter(url).is_local for url in urls] == [True, True, True, False]
+
+
+# --- own measurement -------------------------------------------------------------------------
+
+
+class FakeSampler:
+    """Each second one process uses 30 J."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+
+    def sample(self) -> Snapshot:
+        """Look again, a second later."""
+        uj = self.samples * 30_000_000
+        self.samples += 1
+        labels = SeriesLabels(2**22 + 1, "train", "alice", "system")
+        package = Device(Component.CPU, "package-0", Source.RAPL)
+        return Snapshot(
+            time=float(self.samples),
+            monotonic_ns=self.samples * 1_000_000_000,
+            node=NodeInfo("0", 4, "", "cpu_clock", 1.0, 0.0),
+            devices=(DeviceView(package, uj, 0, 0, 0, 0, 40_000_000, None, None, 0, 0, 0),),
+            domains_uj=(),
+            # Smoothed power has not risen yet.
+            series=(SeriesView(labels, (uj,), 1, alive=True),),
+            health=Health({"rapl": True}, {}, {}, 0, 0.0, 99, None, 0.0, 0),
+            history=(),
+        )
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """This machine measured by a fake, and nothing at the default address."""
+    configs: list[Config] = []
+
+    def local_sampler(config: Config) -> FakeSampler:
+        configs.append(config)
+        return FakeSampler()
+
+    def nobody(_: str) -> Mapping[str, Any]:
+        raise top_module._NoExporterError("nobody")
+
+    monkeypatch.setattr(app, "local_sampler", local_sampler)
+    monkeypatch.setattr(top_module, "_fetch", nobody)
+    monkeypatch.setattr(top_module, "LISTING_SECONDS", 0.0)
+    monkeypatch.setattr(top_module, "FIRST_LOOK_SECONDS", 0.0)
+    monkeypatch.delenv("JOBWATT_URL", raising=False)
+    return configs
+
+
+def test_measures_by_itself(own: list[Config]) -> None:
+    """Without an exporter at the default address; it says so, and power is right at once."""
+    result = run("--once", "--cpu.tdp", "65", "--interval", "3s")
+
+    assert result.exit_code == 0
+    assert "no exporter at http://localhost:9743: measured by this command" in result.output
+    assert "30.0 W" in result.output.splitlines()[-1]
+    assert "train" in result.output
+    assert own == [Config(cpu_tdp=65.0, process_min_joules=0.0, sample_interval=3.0)]
+
+
+def test_does_not_measure_for_another_address(own: list[Config]) -> None:
+    """Also not where the address that was given is the default."""
+    result = run("--once", "--url", top_module.DEFAULT_URL)
+
+    assert isinstance(result.exception, RunError)
+    assert own == []
+
+
+def test_own_measurement_goes_on(own: list[Config]) -> None:
+    """Each read is the power since the read before."""
+    origin = top_module.from_this_machine(Config(), 1.0)
+    origin.read()
+
+    (process,) = origin.read()["processes"]
+
+    assert (process["power_watts"], process["energy_joules"]) == (30.0, 90.0)
+
+
+# --- live ------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """The command in a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.ours, theirs = pty.openpty()
+        self.before = termios.tcgetattr(theirs)
+        self.theirs = theirs
+        code = "from jobwatt.cli import main; main()"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, "top", *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"},
+            start_new_session=True,
+        )
+        self.shown = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self.ours, 65536)
+            except OSError:
+                return
+            self.shown += data.decode(errors="replace")
+
+    def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait for something, not for ever."""
+        deadline = time.monotonic() + 20
+        while not is_so():
+            assert time.monotonic() < deadline, self.shown
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """End what is left of it."""
+        self.process.kill()
+        self.process.wait()
+        os.close(self.theirs)
+        self._reader.join(5)
+        os.close(self.ours)
+
+
+@pytest.fixture
+def terminal(exporter: Exporter) -> Iterator[Terminal]:
+    """The live view of the exporter."""
+    opened = Terminal("--url", exporter.url, "--interval", "200ms")
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("way", ["q", "SIGINT", "SIGTERM"])
+def test_ends_cleanly(terminal: Terminal, way: str) -> None:
+    """The screen and the keyboard are given back as they were."""
+    terminal.until(lambda: "python" in terminal.shown)
+    if way == "q":
+        os.write(terminal.ours, b"xq")
+    else:
+        terminal.process.send_signal(2 if way == "SIGINT" else 15)
+
+    assert terminal.process.wait(20) == 0
+    terminal.until(
+        lambda: terminal.shown.rstrip().endswith(("\x1b[?1049l\x1b[?25h", "\x1b[?1049l"))
+    )
+    assert termios.tcgetattr(terminal.theirs) == terminal.before
+
+
+def test_follows_the_exporter(terminal: Terminal, exporter: Exporter) -> None:
+    """New figures come by themselves; a lost exporter is told and may come back."""
+    terminal.until(lambda: "python" in terminal.shown)
+    exporter.answer = (500, b"")
+    terminal.until(lambda: "old figures" in terminal.shown)
+    status = made_up(processes=[process(99, "newcomer", 3.0)])
+    exporter.answer = (200, json.dumps(status).encode())
+    terminal.until(lambda: "newcomer" in terminal.shown)
+
+    assert terminal.process.poll() is None

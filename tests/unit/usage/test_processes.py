@@ -1,0 +1,315 @@
+"""Real processes, real clocks, real cgroups."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from jobwatt.errors import Denied
+from jobwatt.host.cgroupfs import Cgroupfs, find_cgroupfs
+from jobwatt.host.procfs import ProcessStatus, Procfs
+from jobwatt.host.topology import Topology, read_topology
+from jobwatt.model import Process, Usage
+from jobwatt.usage.processes import HostProcesses
+from jobwatt.workloads.contract import Facts, resolve
+from jobwatt.workloads.systemd import SystemdResolver
+
+NO_CGROUPS = Cgroupfs(())
+BURN = "while True: pass"
+SLEEP = "import time; time.sleep(60)"
+
+
+def probe(
+    cgroupfs: Cgroupfs = NO_CGROUPS,
+    procfs: Procfs | None = None,
+    topology: Topology | None = None,
+) -> HostProcesses:
+    resolvers = (SystemdResolver(str),)
+
+    def owner(facts: Facts) -> str:
+        return resolve(facts, resolvers)
+
+    return HostProcesses(
+        procfs or Procfs(Path("/proc")),
+        cgroupfs,
+        topology or read_topology(Path("/sys")),
+        owner,
+        str,
+    )
+
+
+@contextmanager
+def running(code: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python program that has begun to run its code."""
+    ready = f"print(flush=True)\n{code}"
+    with subprocess.Popen([sys.executable, "-c", ready], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def look(usage: HostProcesses) -> Usage:
+    return usage.look(time.monotonic_ns())
+
+
+def find(usage: HostProcesses, pid: int) -> Process:
+    (process,) = [p for p in usage.processes if p.pid == pid]
+    return process
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_first_look_tells_no_use() -> None:
+    """What ran before is in no interval."""
+    usage = look(probe())
+    assert (usage.cpu_ns, usage.exited_ns, usage.unseen_ns, usage.ended) == ({}, {}, 0, [])
+
+
+def test_a_burner_gets_its_own_time() -> None:
+    """As its own clock has it, to the millisecond."""
+    with running(BURN) as burner:
+        usage = probe()
+        look(usage)
+        before = time.clock_gettime_ns((~burner.pid << 3) | 2)
+        time.sleep(0.3)
+        seen = look(usage)
+        after = time.clock_gettime_ns((~burner.pid << 3) | 2)
+        assert seen.cpu_ns[find(usage, burner.pid)] == pytest.approx(after - before, abs=20e6)
+
+
+def test_a_newcomer_is_charged_from_its_birth() -> None:
+    """All that it used since it was born is in the first look that sees it."""
+    usage = probe()
+    look(usage)
+    with running("import time\nwhile time.process_time() < 0.3: pass\ntime.sleep(60)") as process:
+        time.sleep(0.6)
+        seen = look(usage)
+        assert seen.cpu_ns[find(usage, process.pid)] >= 300e6
+
+
+def test_an_ended_process_is_reported_once() -> None:
+    """And is known no more."""
+    usage = probe()
+    with running(SLEEP) as process:
+        look(usage)
+        known = find(usage, process.pid)
+    assert [p for p in look(usage).ended if p is known] == [known]
+    assert process.pid not in [p.pid for p in usage.processes]
+    assert known not in look(usage).ended
+
+
+def test_another_process_under_the_same_pid_is_another() -> None:
+    """A pid says nothing without the start time."""
+    usage = probe()
+    with running(SLEEP) as process:
+        subprocess.run(["true"], check=True)  # the youngest pid is another's
+        look(usage)
+        first = find(usage, process.pid)
+    for _ in range(20):
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(first.pid - 1))
+        heir = subprocess.Popen([sys.executable, "-c", SLEEP])
+        if heir.pid == first.pid:
+            break
+        heir.kill()
+        heir.wait()
+    try:
+        assert heir.pid == first.pid
+        ended = look(usage).ended + look(usage).ended
+        second = find(usage, heir.pid)
+    finally:
+        heir.kill()
+        heir.wait()
+    assert first in ended
+    assert second is not first
+    assert second.start_ticks != first.start_ticks
+
+
+def test_the_name_follows_exec() -> None:
+    """A shell that becomes another program is that program when it is looked at again."""
+    usage = probe()
+    with subprocess.Popen(["sh", "-c", "read x; exec sleep 60"], stdin=subprocess.PIPE) as shell:
+        look(usage)
+        process = find(usage, shell.pid)
+        assert process.comm == "sh"
+        assert shell.stdin is not None
+        shell.stdin.write(b"\n")
+        shell.stdin.flush()
+        wait_until(lambda: Path(f"/proc/{shell.pid}/comm").read_text() == "sleep\n")
+        usage.refresh(process)
+        shell.kill()
+    assert process.comm == "sleep"
+
+
+def test_hostile_names_are_text() -> None:
+    """Newline, quote, bracket and invalid UTF-8."""
+    code = (
+        "import ctypes, time\n"
+        "ctypes.CDLL(None).prctl(15, b'a\\n\\\"b)\\xff', 0, 0, 0)\n"
+        "print(flush=True)\ntime.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        usage = probe()
+        look(usage)
+        comm = find(usage, process.pid).comm
+        process.kill()
+    assert comm == 'a\n"b)\ufffd'
+
+
+def test_kernel_threads_are_processes_of_the_system() -> None:
+    """They have clocks like everybody, and no memory."""
+    usage = probe()
+    look(usage)
+    kthreadd = find(usage, 2)
+    assert (kthreadd.comm, kthreadd.job_uid, kthreadd.memory_bytes) == ("kthreadd", "system", 0)
+
+
+def test_memory_is_anonymous_and_summed() -> None:
+    """50 MB that were touched are seen, and the sum is that of all processes."""
+    with running("x = bytearray(50_000_000)\nprint(flush=True)\n" + SLEEP) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        usage = probe()
+        seen = look(usage)
+        assert find(usage, process.pid).memory_bytes >= 50_000_000
+        assert sum(seen.memory_bytes.values()) == sum(p.memory_bytes for p in usage.processes)
+
+
+def test_the_memory_of_those_who_ended_is_gone() -> None:
+    """The sum follows deaths."""
+    usage = probe()
+    with running(SLEEP):
+        look(usage)
+    look(usage)
+    seen = look(usage)
+    assert sum(seen.memory_bytes.values()) == sum(p.memory_bytes for p in usage.processes)
+
+
+def test_affinity_tells_the_package() -> None:
+    """A process bound to CPU 1 can only have used that CPU's package."""
+    topology = Topology({0: 0, 1: 1})
+    with running(SLEEP) as process:
+        os.sched_setaffinity(process.pid, {1})
+        usage = probe(topology=topology)
+        look(usage)
+        assert find(usage, process.pid).packages == frozenset({1})
+    assert find(usage, 1).packages is None
+
+
+class Refusing(Procfs):
+    """A procfs that keeps one process's status and cgroup to itself."""
+
+    refused = 0
+
+    def read_process_status(self, pid: int) -> ProcessStatus:
+        if pid == self.refused:
+            raise Denied("no")
+        return super().read_process_status(pid)
+
+    def read_cgroup(self, pid: int) -> dict[str, str]:
+        if pid == self.refused:
+            raise Denied("no")
+        return super().read_cgroup(pid)
+
+
+def test_a_process_that_refuses_costs_only_its_own_detail() -> None:
+    """Its time is read all the same, and so is everybody else."""
+    procfs = Refusing(Path("/proc"))
+    with running(BURN) as burner:
+        procfs.refused = burner.pid
+        usage = probe(procfs=procfs)
+        look(usage)
+        time.sleep(0.2)
+        seen = look(usage)
+        process = find(usage, burner.pid)
+    assert seen.cpu_ns[process] > 50e6
+    assert (process.job_uid, process.memory_bytes) == ("system", 0)
+    assert find(usage, 1).comm
+
+
+class Elsewhere(Procfs):
+    """A procfs whose pids are not this process's."""
+
+    def is_own(self) -> bool:
+        return False
+
+
+def test_files_do_where_clocks_cannot() -> None:
+    """Through /proc/PID/stat, within its ticks."""
+    with running(BURN) as burner:
+        usage = probe(procfs=Elsewhere(Path("/proc")))
+        look(usage)
+        before = time.clock_gettime_ns((~burner.pid << 3) | 2)
+        time.sleep(0.5)
+        seen = look(usage)
+        after = time.clock_gettime_ns((~burner.pid << 3) | 2)
+    assert usage.method == "/proc/PID/stat"
+    assert seen.cpu_ns[find(usage, burner.pid)] == pytest.approx(after - before, abs=60e6)
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A cgroup of a unit of its own."""
+    folder = Path(f"/sys/fs/cgroup/unified/jobwatt-test-{os.getpid()}.service")
+    folder.mkdir()
+    yield folder
+    (folder / "cgroup.kill").write_text("1")
+    wait_until(lambda: "populated 0" in (folder / "cgroup.events").read_text())
+    folder.rmdir()
+
+
+def test_short_lived_children_are_their_cgroups(cgroup: Path) -> None:
+    """Of bursts of 20 ms children at least 98 % is found in their unit."""
+    code = (
+        "import os, sys\n"
+        f"open({str(cgroup / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
+        "print(flush=True)\n"
+        "burn = 'import time\\nwhile time.process_time() < 0.02: pass'\n"
+        "while True:\n"
+        "    os.waitpid(os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, '-Sc', burn]), 0)\n"
+    )
+    unit = f"systemd:{cgroup.name}"
+    usage = probe(find_cgroupfs(Path("/sys/fs/cgroup")))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        look(usage)
+
+        def used_us() -> int:
+            return int((cgroup / "cpu.stat").read_text().split()[1])
+
+        before, found = used_us(), 0
+        for _ in range(8):
+            time.sleep(0.25)
+            seen = look(usage)
+            found += seen.exited_ns.get(unit, 0)
+            found += sum(ns for process, ns in seen.cpu_ns.items() if process.job_uid == unit)
+        used_ns = (used_us() - before) * 1000
+        (cgroup / "cgroup.kill").write_text("1")
+    assert 0.98 <= found / used_ns <= 1.02
+
+
+def test_a_process_that_moves_is_followed(cgroup: Path) -> None:
+    """It belongs to the unit from when it is looked at again."""
+    usage = probe(find_cgroupfs(Path("/sys/fs/cgroup")))
+    with running(SLEEP) as process:
+        look(usage)
+        known = find(usage, process.pid)
+        assert known.job_uid == "system"
+        (cgroup / "cgroup.procs").write_text(str(process.pid))
+        usage.refresh(known)
+    assert known.job_uid == f"systemd:{cgroup.name}"
