@@ -157,13 +157,15 @@ class Accountant:
         """Return all that must outlive a restart, as rows; `restore` takes them back."""
         rows = self.ledger.dump()
         rows["boot"] = (boot_id,)
-        for key, track in self._tracks.items():
-            if track.last is not None:
-                rows[f"counter {key}"] = track.last
-        for name, account in self.ledger.devices.items():
-            idle = account.idle_power
-            if idle is not None and idle.method is not IdleMethod.CONFIGURED:
-                rows[f"idle {name}"] = (idle.uw, idle.method.value)
+        rows["counters"] = tuple(
+            (key, *track.last) for key, track in self._tracks.items() if track.last is not None
+        )
+        rows["idle"] = tuple(
+            (name, account.idle_power.uw, account.idle_power.method.value)
+            for name, account in self.ledger.devices.items()
+            if account.idle_power is not None
+            and account.idle_power.method is not IdleMethod.CONFIGURED
+        )
         return rows
 
     def restore(self, rows: Rows, boot_id: str, now_ns: int) -> None:
@@ -174,20 +176,16 @@ class Accountant:
         learned of idle power holds for a boot, too: firmware may have changed between two.
 
         Raises:
-            ValueError, TypeError: the rows are not those of `dump`.
+            ValueError, TypeError, LookupError: the rows are not those of `dump`.
         """
         same_boot = bool(boot_id) and rows.get("boot") == (boot_id,)
         self.ledger.restore(rows, now_ns, same_boot=same_boot)
         if not same_boot:
             return
-        for key, row in rows.items():
-            if key.startswith("counter "):
-                value, at_ns = row
-                self._resumed[key.removeprefix("counter ")] = int(value), int(at_ns)
-            elif key.startswith("idle "):
-                uw, method = row
-                name = key.removeprefix("idle ")
-                self._learned[name] = IdlePower(int(uw), IdleMethod(method))
+        for key, value, at_ns in rows.get("counters", ()):
+            self._resumed[key] = int(value), int(at_ns)
+        for name, uw, method in rows.get("idle", ()):
+            self._learned[name] = IdlePower(int(uw), IdleMethod(method))
 
     def idle_power(self, device: Device) -> IdlePower | None:
         """Return a device's idle power as it is in use now."""

@@ -156,7 +156,7 @@ def make_sampler(config: Config, parts: Parts, store: Store | None = None) -> Sa
     if store is not None:
         try:
             accountant.restore(store.rows, boot_id, time.monotonic_ns())
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, LookupError) as error:
             log.warning("the state of an earlier run cannot be read (%s): beginning at 0", error)
             store.discard()
             return make_sampler(config, parts, store)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from jobwatt.attribution.counters import Advance
 from jobwatt.attribution.policy import Posting
@@ -81,7 +82,7 @@ class DeviceAccount:
 NO_PROCESS = -1
 """Start of a process that cannot be alive."""
 
-_KEPT = (
+_KEPT_FIELDS = (
     "energy_uj",
     "idle_uj",
     "unattributed_uj",
@@ -92,6 +93,8 @@ _KEPT = (
     "gap_ns",
 )
 """What of a device's account outlives a restart."""
+
+_KEPT = attrgetter(*_KEPT_FIELDS)
 
 
 @dataclass(slots=True)
@@ -121,10 +124,11 @@ class _Series:
     fresh_uj: int = 0
     shown: SeriesView | None = None
 
-    def row(self) -> Row:
+    @property
+    def names(self) -> Row:
+        """What names it over a restart."""
         labels = self.labels
-        names = (labels.comm, labels.user, labels.job_uid)
-        return (labels.pid, self.start_ticks, *names, *self.energy_uj)
+        return (labels.pid, self.start_ticks, labels.comm, labels.user, labels.job_uid)
 
     def view(self) -> SeriesView:
         if self.shown is None:
@@ -381,22 +385,26 @@ class Ledger:
     # --- state ----------------------------------------------------------------------------------
 
     def dump(self) -> dict[str, Row]:
-        """Return the accounts as rows; `restore` takes them back."""
-        rows: dict[str, Row] = {}
-        for index, (name, a) in enumerate(self.devices.items()):
-            rows[f"device {name}"] = (
-                index,
-                a.device.component.value,
-                a.device.source.value,
-                a.device.package,
-                a.device.model,
-                *(getattr(a, field_name) for field_name in _KEPT),
+        """Return the accounts as rows; `restore` takes them back.
+
+        Names have rows of their own, written once; the amounts that move with every sample share a
+        few.
+        """
+        rows: dict[str, Row] = {
+            f"device {name}": (
+                account.device.component.value,
+                account.device.source.value,
+                account.device.package,
+                account.device.model,
             )
-        for domain, uj in self.domains_uj.items():
-            rows[f"domain {domain.domain} {domain.package}"] = (domain.domain, domain.package, uj)
-        for group in (self._live, self._ended):
-            for series in group.values():
-                rows[f"series {series.number}"] = series.row()
+            for name, account in self.devices.items()
+        }
+        rows["devices"] = tuple((name, *_KEPT(a)) for name, a in self.devices.items())
+        rows["domains"] = tuple((d.domain, d.package, uj) for d, uj in self.domains_uj.items())
+        every = [series for group in (self._live, self._ended) for series in group.values()]
+        for series in every:
+            rows[f"series {series.number}"] = series.names
+        rows["series"] = tuple((series.number, *series.energy_uj) for series in every)
         return rows
 
     def restore(self, rows: Rows, now_ns: int, *, same_boot: bool) -> None:
@@ -405,38 +413,29 @@ class Ledger:
         A process of another boot is none of this one's, whatever its pid and start.
 
         Raises:
-            ValueError, TypeError: the rows are not those of `dump`.
+            ValueError, TypeError, LookupError: the rows are not those of `dump`.
         """
-        devices = {key: row for key, row in rows.items() if key.startswith("device ")}
-        for key, row in sorted(devices.items(), key=lambda item: int(item[1][0])):
-            _, component, source, package, model, *kept = row
-            device = Device(
-                Component(component),
-                key.removeprefix("device "),
-                Source(source),
-                None if package is None else int(package),
-                str(model),
-            )
+        for name, *amounts in rows.get("devices", ()):
+            component, source, package, model = rows[f"device {name}"]
+            number = None if package is None else int(package)
+            device = Device(Component(component), name, Source(source), number, str(model))
             account = self.account(device)
-            for field_name, value in zip(_KEPT, kept, strict=True):
-                setattr(account, field_name, int(value))
-        for key, row in rows.items():
-            if key.startswith("domain "):
-                domain, package_number, uj = row
-                self.add_domain(RaplDomain(str(domain), str(package_number)), int(uj))
-            elif key.startswith("series "):
-                pid, start_ticks, comm, user, job_uid, *energy_uj = row
-                labels = SeriesLabels(int(pid), str(comm), str(user), str(job_uid))
-                number = int(key.removeprefix("series "))
-                self._opened = max(self._opened, number)
-                self._ended[labels] = _Series(
-                    labels,
-                    [int(uj) for uj in energy_uj],
-                    _Recent(at_ns=now_ns),
-                    number,
-                    int(start_ticks) if same_boot else NO_PROCESS,
-                    ended_ns=now_ns,
-                )
+            for field_name, amount in zip(_KEPT_FIELDS, amounts, strict=True):
+                setattr(account, field_name, int(amount))
+        for domain, package, uj in rows.get("domains", ()):
+            self.add_domain(RaplDomain(str(domain), str(package)), int(uj))
+        for number, *energy_uj in rows.get("series", ()):
+            pid, start_ticks, comm, user, job_uid = rows[f"series {number}"]
+            labels = SeriesLabels(int(pid), str(comm), str(user), str(job_uid))
+            self._opened = max(self._opened, int(number))
+            self._ended[labels] = _Series(
+                labels,
+                [int(uj) for uj in energy_uj],
+                _Recent(at_ns=now_ns),
+                int(number),
+                int(start_ticks) if same_boot else NO_PROCESS,
+                ended_ns=now_ns,
+            )
 
     def adopt(self, processes: Iterable[Process]) -> None:
         """Let processes that live on go on with the series that they had before a restart."""

