@@ -65,4 +65,4 @@ bench: $(VENV)/.dev packages ## measure JobWatt's own cost beside other exporter
 	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
 clean: ## remove what was built
-	rm -rf $(VENV) .state .stack .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .cache .state .stack .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

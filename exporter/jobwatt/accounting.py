@@ -21,6 +21,7 @@ from jobwatt.attribution.policy import (
     divide,
     memory_weights,
 )
+from jobwatt.errors import Absent, Denied, Failed
 from jobwatt.ledger import Ledger
 from jobwatt.model import (
     Component,
@@ -43,11 +44,14 @@ __all__ = ["Accountant", "Look", "SourceHealth"]
 
 log = logging.getLogger(__name__)
 
-WEIGH_MEMORY_NS = 10 * NS
+WEIGH_MEMORY_NS = 20 * NS
 """How often the memory of processes without a series is weighed."""
 
 IMPLAUSIBLE = "implausible"
 """Reason of a reading that would mean an impossible power."""
+
+REASONS = (Absent.reason, Denied.reason, Failed.reason, IMPLAUSIBLE)
+"""All reasons for which a reading can fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class SourceHealth:
 
     def note(self, source: Source, *, readings: int, faults: Iterable[Fault]) -> None:
         """Count one look at a source; log what begins or ceases to fail, once."""
+        for reason in REASONS:  # a series that is born at 1 loses its first error in increase()
+            self.errors.setdefault((source.value, reason), 0)
         failing: dict[tuple[str, str], str] = {}
         news: dict[str, list[str]] = {}
         for fault in faults:

@@ -30,7 +30,7 @@ def main() -> None:
     sampler.sample()
     gc.collect()
     gc.freeze()
-    for _ in range(12):  # the young have been looked at again
+    for _ in range(20):  # the young have been looked at again
         time.sleep(1)
         sampler.sample()
     times = []

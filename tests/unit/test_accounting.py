@@ -138,7 +138,7 @@ def test_a_failed_reading_loses_no_energy_and_no_claim() -> None:
     assert books.accountant.health.up == {"rapl": True}
     assert books.device().power_uw == 50 * J
     assert (books.series(1), books.series(2)) == (60 * J, 20 * J)
-    assert books.accountant.health.errors == {("rapl", "failed"): 1}
+    assert books.accountant.health.errors["rapl", "failed"] == 1
     assert books.imbalance() == [0]
 
 
@@ -157,7 +157,7 @@ def test_an_implausible_reading_is_a_fault_and_no_energy() -> None:
     books = Books()
     books.sample({PACKAGE: 50_000 * J})
     books.sample({PACKAGE: 17})
-    assert books.accountant.health.errors == {("rapl", "implausible"): 1}
+    assert books.accountant.health.errors["rapl", "implausible"] == 1
     assert books.device().energy_uj == 0
     books.sample({PACKAGE: 50_100 * J})
     assert books.device().energy_uj == 100 * J

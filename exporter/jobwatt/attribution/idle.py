@@ -48,6 +48,13 @@ class _Bin:
         self.power += (power - self.power) * step
 
 
+@dataclass(slots=True)
+class _Interval:
+    energy_uj: int
+    span_ns: int
+    busy_ns: float
+
+
 class IdleLearner:
     """Idle power out of what a device shows.
 
@@ -59,13 +66,23 @@ class IdleLearner:
     so a curve is fitted where the points allow it.
     """
 
-    __slots__ = ("_bins", "_fit_due", "_lowest", "_quiet", "_seconds", "_window", "_window_ns")
+    __slots__ = (
+        "_bins",
+        "_fit_due",
+        "_lowest",
+        "_quiet",
+        "_quiet_ns",
+        "_seconds",
+        "_total",
+        "_window",
+    )
 
     def __init__(self, observed_uw: int | None = None) -> None:
         """Start anew, or from the `observed_uw` of an earlier run on the same boot."""
         self._bins = [_Bin() for _ in range(BINS + 1)]
-        self._window: deque[tuple[int, int, float]] = deque()
-        self._window_ns = 0
+        self._window: deque[_Interval] = deque()
+        self._total = _Interval(0, 0, 0.0)
+        self._quiet_ns = 0  # how long it has been quiet
         self._lowest: float | None = None
         self._quiet: tuple[float, float] | None = None  # power, utilisation
         if observed_uw is not None:
@@ -80,20 +97,29 @@ class IdleLearner:
         power = energy_uj / seconds
         utilisation = min(1.0, max(0.0, busy_ratio))
         self._bins[int(utilisation * BINS)].add(seconds, utilisation, power)
-        self._window.append((energy_uj, span_ns, utilisation))
-        self._window_ns += span_ns
-        while self._window_ns - self._window[0][1] >= SUSTAINED_NS:
-            self._window_ns -= self._window.popleft()[1]
-        if self._window_ns < SUSTAINED_NS:
+        self._enter(_Interval(energy_uj, span_ns, utilisation * span_ns), utilisation)
+        if self._total.span_ns < SUSTAINED_NS:
             return
-        mean = sum(uj for uj, _, _ in self._window) * NS / self._window_ns
+        mean = self._total.energy_uj * NS / self._total.span_ns
         if self._lowest is None or mean < self._lowest:
             self._lowest = mean
-        if max(u for _, _, u in self._window) <= QUIET_RATIO and (
-            self._quiet is None or mean < self._quiet[0]
-        ):
-            busy = sum(u * ns for _, ns, u in self._window) / self._window_ns
-            self._quiet = (mean, busy)
+        if self._quiet_ns >= self._total.span_ns and (self._quiet is None or mean < self._quiet[0]):
+            self._quiet = (mean, self._total.busy_ns / self._total.span_ns)
+
+    def _enter(self, interval: _Interval, utilisation: float) -> None:
+        """Move the window of sustained power on by one interval."""
+        total = self._total
+        self._window.append(interval)
+        total.energy_uj += interval.energy_uj
+        total.span_ns += interval.span_ns
+        total.busy_ns += interval.busy_ns
+        quiet = utilisation <= QUIET_RATIO
+        self._quiet_ns = self._quiet_ns + interval.span_ns if quiet else 0
+        while total.span_ns - self._window[0].span_ns >= SUSTAINED_NS:
+            oldest = self._window.popleft()
+            total.energy_uj -= oldest.energy_uj
+            total.span_ns -= oldest.span_ns
+            total.busy_ns -= oldest.busy_ns
 
     @property
     def idle(self) -> IdlePower | None:

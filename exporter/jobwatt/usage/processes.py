@@ -27,20 +27,23 @@ __all__ = ["HostProcesses"]
 
 log = logging.getLogger(__name__)
 
-FULL_LOOK_NS = 10 * NS
-"""Every so often all processes are listed and all clocks read, whatever seems to have changed."""
+LISTING_NS, FULL_LOOK_NS = 10 * NS, 60 * NS
+"""Every so often processes are listed, and all clocks read, whatever seems to have changed."""
 
 YOUNG_NS = (1 * NS, 2 * NS, 5 * NS)
 """Ages at which a newcomer is identified again: after fork come exec, setuid, a cgroup."""
 
-VISIT_AGAIN_NS = 10 * NS
+VISIT_AGAIN_NS = 20 * NS
 """Least time between two visits to a busy process."""
 
-ROUND_SECONDS = 1200
-"""Every process is visited at least about this often."""
+ROUND_SECONDS = 3600
+"""Every process is visited at least about this often, also one that never runs."""
 
-MOST_YOUNG, MOST_BUSY, MOST_ROUND = 64, 1, 10
+MOST_YOUNG, MOST_BUSY, MOST_ROUND = 32, 1, 10
 """Visits a look, by occasion: what does not fit waits for the next."""
+
+MOST_CHECKED = 500
+"""How many of the young are asked in a look whether they have run: that costs a microsecond."""
 
 START_SLACK_TICKS = 2 * TICKS
 """A process seen first that is older than the last listing by more was merely hidden from it."""
@@ -79,10 +82,12 @@ class HostProcesses:
         self._ran: dict[Process, int] = {}
         self._young: deque[tuple[int, int, Process]] = deque()
         self._round: list[Process] = []
+        self._round_due = 0.0
         self._youngest: int | None = None
         self._listed_ticks = 0
         self._last_ns: int | None = None
         self._full_due_ns = 0
+        self._listing_due_ns = 0
         self._times: CpuTimes | None = None
         self._task_time = _TaskTime()
         self._root = self._make_root()
@@ -113,7 +118,7 @@ class HostProcesses:
         if full:
             self._full_due_ns = now_ns + FULL_LOOK_NS
         self._read_packages(usage, span_ns)
-        self._find_newcomers(usage, now_ns, full=full, first=first)
+        self._find_newcomers(usage, now_ns, first=first)
         self._visit_some(usage, now_ns, span_ns)
         walk = Walk(
             self._reader,
@@ -154,10 +159,12 @@ class HostProcesses:
 
     # --- newcomers ------------------------------------------------------------------------------
 
-    def _find_newcomers(self, usage: Usage, now_ns: int, *, full: bool, first: bool) -> None:
+    def _find_newcomers(self, usage: Usage, now_ns: int, *, first: bool) -> None:
         before, self._youngest = self._youngest, self._read_youngest()
-        if not full and self._youngest is not None and self._youngest == before:
+        due = now_ns >= self._listing_due_ns
+        if not due and self._youngest is not None and self._youngest == before:
             return
+        self._listing_due_ns = now_ns + LISTING_NS
         try:
             pids = self._procfs.list_pids()
         except ReadError as error:
@@ -280,15 +287,18 @@ class HostProcesses:
                 self._visit(usage, entry, now_ns)
         if not self._round:
             self._round = list(self._entries)
-        share = max(1, len(self._entries) * span_ns // (ROUND_SECONDS * NS))
-        for _ in range(min(share, MOST_ROUND, len(self._round))):
+        self._round_due += len(self._entries) * span_ns / (ROUND_SECONDS * NS)
+        share = min(int(self._round_due), MOST_ROUND, len(self._round))
+        self._round_due = min(self._round_due - share, MOST_ROUND)
+        for _ in range(share):
             entry = self._entries.get(self._round.pop())
             if entry is not None:
                 self._visit(usage, entry, now_ns)
 
     def _visit_young(self, usage: Usage, now_ns: int) -> None:
-        for _ in range(MOST_YOUNG):
-            if not self._young or self._young[0][0] > now_ns:
+        visited = 0
+        for _ in range(MOST_CHECKED):
+            if not self._young or self._young[0][0] > now_ns or visited == MOST_YOUNG:
                 break
             _, stage, process = self._young.popleft()
             entry = self._entries.get(process)
@@ -299,6 +309,7 @@ class HostProcesses:
                 self._young.append((due, stage + 1, process))
             if self._has_run(entry):
                 self._visit(usage, entry, now_ns)
+                visited += 1
 
     def _has_run(self, entry: _Entry) -> bool:
         """Whether a process has run since the last visit: only then can it have changed itself."""
