@@ -7,12 +7,14 @@ device's idle power, and who was busy while a device could not be read. Does no 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from jobwatt.attribution.counters import Advance, CounterTrack
-from jobwatt.attribution.idle import IdleLearner
+from jobwatt.attribution.gpu import gpu_weights, is_unheld
+from jobwatt.attribution.gpu_claims import claimed_gpus
+from jobwatt.attribution.idle import IdleLearner, UnheldLearner
 from jobwatt.attribution.policy import (
     DramPolicy,
     Posting,
@@ -21,7 +23,8 @@ from jobwatt.attribution.policy import (
     divide,
     memory_weights,
 )
-from jobwatt.errors import Absent, Denied, Failed
+from jobwatt.errors import Absent, Denied, Failed, TimedOut
+from jobwatt.gpus import GpuHolder, GpuState
 from jobwatt.ledger import Ledger
 from jobwatt.model import (
     Component,
@@ -40,7 +43,7 @@ from jobwatt.model import (
 from jobwatt.units import NS, mean_power_uw
 from jobwatt.usage.contract import UsageProbe
 
-__all__ = ["Accountant", "Look", "SourceHealth"]
+__all__ = ["Accountant", "SourceHealth"]
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +53,8 @@ WEIGH_MEMORY_NS = 20 * NS
 IMPLAUSIBLE = "implausible"
 """Reason of a reading that would mean an impossible power."""
 
-REASONS = (Absent.reason, Denied.reason, Failed.reason, IMPLAUSIBLE)
+REASONS = (Absent.reason, Denied.reason, Failed.reason, TimedOut.reason, IMPLAUSIBLE)
 """All reasons for which a reading can fail."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """One meter's report and the monotonic time at which it was taken."""
-
-    source: Source
-    at_ns: int
-    report: Report
 
 
 @dataclass(slots=True)
@@ -130,28 +124,30 @@ class Accountant:
         self._learned: dict[str, IdlePower] = {}
         self._resumed: dict[str, tuple[int, int]] = {}
         self._tracks: dict[str, CounterTrack] = {}
-        self._learners: dict[str, IdleLearner] = {}
+        self._learners: dict[str, IdleLearner | UnheldLearner] = {}
         self._owners: dict[str, Source] = {}
         self._waiting: dict[str, Weights] = {}
         self._last_ns: int | None = None
         self._weigh_due_ns = 0
 
-    def book(self, now_ns: int, looks: Iterable[Look], usage: Usage, probe: UsageProbe) -> None:
+    def book(self, now_ns: int, reports: Iterable[Report], usage: Usage, probe: UsageProbe) -> None:
         """Book a sample.
 
         Args:
             now_ns: monotonic time of the sample.
-            looks: one look at each meter.
+            reports: of all meters that have news.
             usage: who was busy since the sample before.
             probe: where `usage` is from; asked for more about processes now and then.
         """
         if self._last_ns is None:
             self.ledger.adopt(probe.processes)
-        weights = _WeightsOf(usage, self._dram_policy, self.ledger.listed)
-        for look in looks:
-            spent = self._follow_counters(look)
+        claims = _Claims(usage, self._dram_policy, self.ledger.listed, probe.find)
+        for report in reports:
+            spent = self._follow_counters(report)
             for device, amount in spent.items():
-                self._post(device, amount, usage, weights)
+                state = report.gpus.get(device)
+                self._post(device, amount, claims.on(device, state), usage, state)
+            self._show_gpus(report, probe)
         span_ns = 0 if self._last_ns is None else now_ns - self._last_ns
         self._last_ns = now_ns
         if now_ns >= self._weigh_due_ns:
@@ -179,19 +175,22 @@ class Accountant:
 
         On the same boot the hardware's counters have gone on meanwhile, and the monotonic clock
         with them: the first reading then covers the time in which no exporter ran. What was
-        learned of idle power holds for a boot, too: firmware may have changed between two.
+        learned of a package's idle power holds for a boot, too: firmware may have changed between
+        two. A GPU's is kept: it may never be free again.
 
         Raises:
             ValueError, TypeError, LookupError: the rows are not those of `dump`.
         """
         same_boot = bool(boot_id) and rows.get("boot") == (boot_id,)
         self.ledger.restore(rows, now_ns, same_boot=same_boot)
-        if not same_boot:
-            return
-        for key, value, at_ns in rows.get("counters", ()):
-            self._resumed[key] = int(value), int(at_ns)
         for name, uw, method in rows.get("idle", ()):
-            self._learned[name] = IdlePower(int(uw), IdleMethod(method))
+            account = self.ledger.devices.get(name)
+            is_gpu = account is not None and account.device.component is Component.GPU
+            if same_boot or is_gpu:
+                self._learned[name] = IdlePower(int(uw), IdleMethod(method))
+        if same_boot:
+            for key, value, at_ns in rows.get("counters", ()):
+                self._resumed[key] = int(value), int(at_ns)
 
     def idle_power(self, device: Device) -> IdlePower | None:
         """Return a device's idle power as it is in use now."""
@@ -200,40 +199,41 @@ class Accountant:
                 return IdlePower(round(watts * 1_000_000), IdleMethod.CONFIGURED)
         return self._learner(device).idle or self._learned.get(device.name)
 
-    def _learner(self, device: Device) -> IdleLearner:
+    def _learner(self, device: Device) -> IdleLearner | UnheldLearner:
         learner = self._learners.get(device.name)
         if learner is None:
             before = self._learned.get(device.name)
             observed = before.uw if before and before.method is IdleMethod.OBSERVED else None
-            learner = self._learners[device.name] = IdleLearner(observed)
+            kind = UnheldLearner if device.component is Component.GPU else IdleLearner
+            learner = self._learners[device.name] = kind(observed)
         return learner
 
     # --- counters -------------------------------------------------------------------------------
 
-    def _follow_counters(self, look: Look) -> dict[Device, _Spent | None]:
-        """Advance a meter's counters; return what each of its devices spent, None where unread."""
-        faults = list(look.report.faults)
+    def _follow_counters(self, report: Report) -> dict[Device, _Spent | None]:
+        """Advance a source's counters; return what its devices spent, None where unread."""
+        faults = list(report.faults)
         spent: dict[Device, _Spent | None] = {}
-        for reading in look.report.readings:
+        for reading in report.readings:
             track = self._tracks.get(reading.counter.key)
             begins = track is None
             if track is None:
                 track = self._tracks[reading.counter.key] = CounterTrack(reading.counter)
                 before = self._resumed.pop(reading.counter.key, None)
-                if before is not None and reading.counter.range_uj is not None:
+                if before is not None and reading.counter.lasting:
                     track.resume(*before)
                     begins = False
-            advance = track.advance(reading.value_uj, look.at_ns)
+            advance = track.advance(reading.value_uj, reading.at_ns or report.at_ns)
             if track.doubtful:
                 faults.append(_implausible(reading))
             self._add(reading, advance, spent, begins=begins and not track.doubtful)
-        for device, limit_uw in look.report.limits_uw.items():
+        for device, limit_uw in report.limits_uw.items():
             account = self.ledger.devices.get(device.name)
             if account is not None:  # a device that was never read is not shown
                 account.limit_uw = limit_uw
-        self.health.note(look.source, readings=len(look.report.readings), faults=faults)
+        self.health.note(report.source, readings=len(report.readings), faults=faults)
         for account in self.ledger.devices.values():
-            if account.device.source is look.source and account.device not in spent:
+            if account.device.source is report.source and account.device not in spent:
                 spent[account.device] = None
         return spent
 
@@ -250,7 +250,7 @@ class Accountant:
             self.ledger.add_domain(domain, advance.uj if advance else 0)
         if device is None or not self._may_measure(device):
             return
-        self.ledger.account(device)
+        self.ledger.account(device).gap_ns += reading.lost_ns
         if advance is None:
             if begins:
                 spent[device] = spent.get(device) or _Spent()
@@ -280,17 +280,19 @@ class Accountant:
     # --- posting --------------------------------------------------------------------------------
 
     def _post(
-        self, device: Device, spent: _Spent | None, usage: Usage, weights_of: _WeightsOf
+        self,
+        device: Device,
+        spent: _Spent | None,
+        weights: Weights,
+        usage: Usage,
+        state: GpuState | None,
     ) -> None:
         account = self.ledger.account(device)
-        weights = weights_of.device(device)
         waiting = self._waiting.pop(device.name, None)
         if spent is None:
             # The next good reading covers this interval too: keep its claims until then.
-            if waiting is None:
-                waiting = Weights(dict(weights.processes), weights.others, weights.nobody)
-            else:
-                waiting.add(weights)
+            waiting = waiting or Weights({})
+            waiting.add(weights)
             self._waiting[device.name] = waiting
             account.power_uw = None
             return
@@ -298,9 +300,8 @@ class Accountant:
             account.idle_power = self.idle_power(device)
             return
         account.power_uw = mean_power_uw(spent.uj, spent.span_ns)
-        busy = _busy_ratio(usage, device.package)
-        if spent.clean and waiting is None and busy is not None:
-            self._learner(device).observe(spent.uj, spent.span_ns, busy)
+        if spent.clean and waiting is None:
+            self._learn(device, spent, usage, state)
         account.idle_power = self.idle_power(device)
         if spent.gap:
             self.ledger.post(device, Posting(spent.uj, 0, spent.uj, 0, {}))
@@ -314,17 +315,53 @@ class Accountant:
         if device.component is Component.DRAM and weights.others:
             self.ledger.charge_memory(posting.others_uj, weights.others)
 
+    def _learn(self, device: Device, spent: _Spent, usage: Usage, state: GpuState | None) -> None:
+        """Let the device's idle power be learned from an ordinary interval."""
+        learner = self._learner(device)
+        if isinstance(learner, UnheldLearner):
+            unheld = state is not None and is_unheld(state)
+            learner.observe(spent.uj, spent.span_ns, unheld=unheld)
+        elif (busy := _busy_ratio(usage, device.package)) is not None:
+            learner.observe(spent.uj, spent.span_ns, busy)
 
-class _WeightsOf:
+    # --- GPUs -----------------------------------------------------------------------------------
+
+    def _show_gpus(self, report: Report, probe: UsageProbe) -> None:
+        """Keep what each GPU of a source showed, and who holds it."""
+        infos = {device.name: state.info for device, state in report.gpus.items()}
+        claimed: dict[str, set[Process]] = {}
+        for process in probe.claimants if infos else ():
+            for name in claimed_gpus(process.environment, infos):
+                claimed.setdefault(name, set()).add(process)
+        for account in self.ledger.devices.values():
+            if account.device.source is report.source:
+                state = report.gpus.get(account.device)
+                account.gpu = state
+                account.holders = ()
+                if state is not None:
+                    account.holders = _holders(state, claimed.get(account.device.name, ()), probe)
+
+
+class _Claims:
     """The claims on each device in one sample, made once for all devices of a package."""
 
-    def __init__(self, usage: Usage, dram_policy: DramPolicy, listed: Iterable[Process]) -> None:
+    def __init__(
+        self,
+        usage: Usage,
+        dram_policy: DramPolicy,
+        listed: Iterable[Process],
+        find: Callable[[int], Process | None],
+    ) -> None:
         self._usage = usage
         self._dram_policy = dram_policy
         self._listed = listed
+        self._find = find
         self._made: dict[tuple[bool, int | None], Weights] = {}
 
-    def device(self, device: Device) -> Weights:
+    def on(self, device: Device, state: GpuState | None) -> Weights:
+        """Return the claims on a device; `state` is what it showed, of a GPU."""
+        if device.component is Component.GPU:
+            return Weights({}) if state is None else gpu_weights(state, self._find)
         by_memory = device.component is Component.DRAM and self._dram_policy is DramPolicy.MEMORY
         key = (by_memory, device.package)
         if key not in self._made:
@@ -342,6 +379,20 @@ def _busy_ratio(usage: Usage, package: int | None) -> float | None:
         return usage.busy_ns[package] / usage.capacity_ns[package]
     capacity_ns = sum(usage.capacity_ns.values())
     return sum(usage.busy_ns.values()) / capacity_ns if capacity_ns else None
+
+
+def _holders(
+    state: GpuState, claimants: Iterable[Process], probe: UsageProbe
+) -> tuple[GpuHolder, ...]:
+    """Return who holds a GPU: by a context on it, or by an environment that names it."""
+    pids = set(state.use.holders if state.use else ())
+    for instance in state.instances:
+        pids |= instance.use.holders
+    residents = {process for pid in pids if (process := probe.find(pid)) is not None}
+    by_job: dict[str, list[int]] = {process.job_uid: [] for process in claimants}
+    for process in residents:
+        by_job.setdefault(process.job_uid, []).append(process.pid)
+    return tuple(GpuHolder(job_uid, tuple(sorted(by_job[job_uid]))) for job_uid in sorted(by_job))
 
 
 def _implausible(reading: Reading) -> Fault:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import jobwatt
 from jobwatt.accounting import Accountant
+from jobwatt.attribution.gpu_claims import VARIABLES as GPU_VARIABLES
 from jobwatt.attribution.policy import DramPolicy
 from jobwatt.config import Config
 from jobwatt.errors import Absent, ReadError
@@ -61,7 +62,9 @@ def host_parts(config: Config) -> Parts:
     def job_uid_of(facts: Facts) -> str:
         return resolve(facts, resolvers)
 
-    usage = HostProcesses(procfs, _cgroupfs(config, procfs), topology, job_uid_of, users.name)
+    usage = HostProcesses(
+        procfs, _cgroupfs(config, procfs), topology, job_uid_of, users.name, GPU_VARIABLES
+    )
     log.info("CPU time of processes: %s", usage.method)
     meters: list[Meter] = []
     rapl = _rapl(config, procfs)
@@ -129,7 +132,8 @@ def _measures_cpu(meter: RaplMeter) -> bool:
     """Whether at least one package answers."""
     return any(
         reading.counter.domain is not None and reading.counter.domain.domain == "package"
-        for reading in meter.read().readings
+        for report in meter.read(time.monotonic_ns())
+        for reading in report.readings
     )
 
 

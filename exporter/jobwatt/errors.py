@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import errno
 
-__all__ = ["Absent", "Denied", "Failed", "ReadError", "RunError", "UsageError", "translated"]
+__all__ = [
+    "Absent",
+    "Denied",
+    "Failed",
+    "ReadError",
+    "RunError",
+    "TimedOut",
+    "UsageError",
+    "translated",
+]
 
 
 class ReadError(Exception):
@@ -33,6 +42,12 @@ class Failed(ReadError):
     """It is there and did not answer well: count, skip, try again."""
 
     reason = "failed"
+
+
+class TimedOut(ReadError):
+    """It is there and does not answer: nobody waits for it."""
+
+    reason = "timeout"
 
 
 class RunError(Exception):

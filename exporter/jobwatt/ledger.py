@@ -7,14 +7,15 @@ as arguments. All amounts are integer microjoules.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 
 from jobwatt.attribution.counters import Advance
 from jobwatt.attribution.policy import Posting
+from jobwatt.gpus import GpuHolder, GpuState
 from jobwatt.model import Component, Device, IdlePower, Process, RaplDomain, Row, Rows, Source
-from jobwatt.snapshot import DeviceView, SeriesLabels, SeriesView
+from jobwatt.snapshot import DeviceView, GpuView, SeriesLabels, SeriesView
 from jobwatt.units import NS, UJ
 
 __all__ = ["DeviceAccount", "Ledger", "SeriesRules"]
@@ -57,6 +58,10 @@ class DeviceAccount:
     power_uw: int | None = None
     limit_uw: int | None = None
     idle_power: IdlePower | None = None
+    gpu: GpuState | None = None
+    holders: tuple[GpuHolder, ...] = ()
+    methods_uj: dict[str, int] = field(default_factory=dict)
+    parts_uj: dict[str, int] = field(default_factory=dict)
     wraps: int = 0
     resets: int = 0
     gap_ns: int = 0
@@ -76,7 +81,11 @@ class DeviceAccount:
             self.wraps,
             self.resets,
             self.gap_ns,
+            None if self.gpu is None else self._gpu_view(self.gpu),
         )
+
+    def _gpu_view(self, state: GpuState) -> GpuView:
+        return GpuView(state, self.holders, dict(self.methods_uj), dict(self.parts_uj))
 
 
 NO_PROCESS = -1
@@ -120,6 +129,7 @@ class _Series:
     number: int
     start_ticks: int
     ended_ns: int | None = None
+    ended: Process | None = None
     power_uw: float = 0.0
     fresh_uj: int = 0
     shown: SeriesView | None = None
@@ -171,6 +181,7 @@ class Ledger:
     _index: dict[str, int] = field(default_factory=dict)
     _live: dict[Process, _Series] = field(default_factory=dict)
     _ended: dict[SeriesLabels, _Series] = field(default_factory=dict)
+    _late: dict[Process, _Series] = field(default_factory=dict)
     _unlisted: dict[Process, _Unlisted] = field(default_factory=dict)
     _candidates: dict[Process, _Unlisted] = field(default_factory=dict)
     _opened: int = 0
@@ -211,18 +222,24 @@ class Ledger:
         account.energy_uj += posting.energy_uj
         account.idle_uj += posting.idle_uj
         account.unattributed_uj += posting.unattributed_uj
+        _add_all(account.methods_uj, posting.methods)
+        _add_all(account.parts_uj, posting.parts)
         other_uj = posting.others_uj
-        live, unlisted, least_uj = self._live, self._unlisted, self.rules.least_uj
+        live, late = self._live, self._late
+        unlisted, least_uj = self._unlisted, self.rules.least_uj
         for process, uj in posting.processes.items():
-            series = live.get(process)
+            series = live.get(process) or late.get(process)
             if series is not None:
                 energy_uj = series.energy_uj
                 if index >= len(energy_uj):
                     energy_uj.extend([0] * (index + 1 - len(energy_uj)))
                 energy_uj[index] += uj
                 series.fresh_uj += uj
+                series.shown = None
             elif uj:
                 other_uj += uj
+                if not process.alive:
+                    continue
                 entry = unlisted.get(process)
                 if entry is None:
                     entry = unlisted[process] = _Unlisted(memory_mark=self._memory_index)
@@ -278,7 +295,10 @@ class Ledger:
         for process in ended:
             self._unlisted.pop(process, None)
             self._candidates.pop(process, None)
-            self._end(process, now_ns)
+            series = self._end(process, now_ns)
+            if series is not None:  # a slow meter may still tell what it used
+                series.ended = process
+                self._late[process] = series
         self._expire(now_ns)
         self._follow_owners(now_ns)
         self._admit(now_ns, refresh)
@@ -333,7 +353,7 @@ class Ledger:
     def _displace(self, series: _Series, process: Process | None) -> None:
         """Retire a series, of a live `process` or lingering, to make room."""
         if process is None:
-            del self._ended[series.labels]
+            self._leave(series)
         else:
             del self._live[process]
             uj = float(self.rules.least_uj)
@@ -352,8 +372,10 @@ class Ledger:
 
     def _open(self, process: Process, recent: _Recent) -> None:
         labels = self._labels(process)
-        series = self._ended.pop(labels, None)
-        if series is None:
+        series = self._ended.get(labels)
+        if series is not None:
+            self._leave(series)
+        else:
             self._opened += 1
             series = _Series(
                 labels, [0] * len(self.devices), recent, self._opened, process.start_ticks
@@ -363,19 +385,28 @@ class Ledger:
         series.shown = None
         self._live[process] = series
 
-    def _end(self, process: Process, now_ns: int) -> None:
+    def _end(self, process: Process, now_ns: int) -> _Series | None:
+        """Let a process's series linger; return it."""
         series = self._live.pop(process, None)
         if series is None:
-            return
+            return None
         series.ended_ns = now_ns
         series.power_uw = 0.0
         series.shown = None
         self._ended[series.labels] = series
+        return series
+
+    def _leave(self, series: _Series) -> None:
+        """End a series's lingering."""
+        del self._ended[series.labels]
+        if series.ended is not None:
+            self._late.pop(series.ended, None)
+            series.ended = None
 
     def _expire(self, now_ns: int) -> None:
         due = now_ns - self.rules.linger_ns
         for series in [s for s in self._ended.values() if (s.ended_ns or 0) <= due]:
-            del self._ended[series.labels]
+            self._leave(series)
             self._retire(series)
 
     def _retire(self, series: _Series) -> None:
@@ -400,6 +431,10 @@ class Ledger:
             for name, account in self.devices.items()
         }
         rows["devices"] = tuple((name, *_KEPT(a)) for name, a in self.devices.items())
+        for name, account in self.devices.items():
+            if account.methods_uj or account.parts_uj:
+                amounts = tuple(account.methods_uj.items()), tuple(account.parts_uj.items())
+                rows[f"gpu {name}"] = amounts
         rows["domains"] = tuple((d.domain, d.package, uj) for d, uj in self.domains_uj.items())
         every = [series for group in (self._live, self._ended) for series in group.values()]
         for series in every:
@@ -422,6 +457,9 @@ class Ledger:
             account = self.account(device)
             for field_name, amount in zip(_KEPT_FIELDS, amounts, strict=True):
                 setattr(account, field_name, int(amount))
+            methods, parts = rows.get(f"gpu {name}", ((), ()))
+            account.methods_uj = {str(key): int(uj) for key, uj in methods}
+            account.parts_uj = {str(key): int(uj) for key, uj in parts}
         for domain, package, uj in rows.get("domains", ()):
             self.add_domain(RaplDomain(str(domain), str(package)), int(uj))
         for number, *energy_uj in rows.get("series", ()):
@@ -443,7 +481,7 @@ class Ledger:
         for process in processes:
             series = known.get((process.pid, process.start_ticks))
             if series is not None and series.labels.job_uid == process.job_uid:
-                del self._ended[series.labels]
+                self._leave(series)
                 series.ended_ns = None
                 self._live[process] = series
 
@@ -458,6 +496,11 @@ class Ledger:
     def device_views(self) -> tuple[DeviceView, ...]:
         """Return all devices' accounts as they are now."""
         return tuple(account.view() for account in self.devices.values())
+
+
+def _add_all(totals: dict[str, int], amounts: Mapping[str, int]) -> None:
+    for name, uj in amounts.items():
+        totals[name] = totals.get(name, 0) + uj
 
 
 def _is_busier(one: _Recent, other: _Recent, now_ns: int) -> bool:

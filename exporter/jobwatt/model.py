@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from jobwatt.gpus import GpuState
+
 __all__ = [
     "Component",
     "Counter",
@@ -44,6 +46,9 @@ class Source(StrEnum):
     """Where a joule's figure comes from."""
 
     RAPL = "rapl"
+    NVML_ENERGY = "nvml_energy"
+    NVML_POWER = "nvml_power"
+    HWMON = "hwmon"
     ESTIMATE = "estimate"
     SIMULATED = "simulated"
 
@@ -97,6 +102,7 @@ class Counter:
         range_uj: the value after which it starts again at 0; None where it never wraps.
         limit_uw: the sustained power limit of its package, None where unknown.
         peak_uw: the highest limit of any window, None where unknown.
+        lasting: the hardware goes on counting while no exporter runs.
     """
 
     key: str
@@ -105,14 +111,22 @@ class Counter:
     range_uj: int | None = None
     limit_uw: int | None = None
     peak_uw: int | None = None
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a counter showed."""
+    """What a counter showed.
+
+    Attributes:
+        at_ns: monotonic time at which it was read; None: with the whole report.
+        lost_ns: time since the reading before whose energy `value_uj` does not contain.
+    """
 
     counter: Counter
     value_uj: int
+    at_ns: int | None = None
+    lost_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +143,23 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One look at a source: what its counters showed, what could not be read, power limits."""
+    """One look at a source.
 
-    readings: tuple[Reading, ...]
+    Attributes:
+        source: what its joules are labelled with.
+        at_ns: monotonic time of the look.
+        readings: what its counters showed.
+        faults: what could not be read.
+        limits_uw: enforced power limits.
+        gpus: what else each GPU showed.
+    """
+
+    source: Source
+    at_ns: int
+    readings: tuple[Reading, ...] = ()
     faults: tuple[Fault, ...] = ()
     limits_uw: Mapping[Device, int] = field(default_factory=dict)
+    gpus: Mapping[Device, GpuState] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -152,6 +178,8 @@ class Process:
         job_uid: who owns it (design: metric contract).
         packages: the CPU packages that its affinity allows; None for all.
         memory_bytes: its anonymous resident memory.
+        environment: those of its variables that say something about its place.
+        alive: False once it is known to have ended.
     """
 
     pid: int
@@ -162,6 +190,8 @@ class Process:
     job_uid: str = "system"
     packages: frozenset[int] | None = None
     memory_bytes: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    alive: bool = True
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from jobwatt.accounting import Accountant, Look
+from jobwatt.accounting import Accountant
 from jobwatt.meters.contract import Meter
 from jobwatt.snapshot import Health, HistoryPoint, NodeInfo, Snapshot
 from jobwatt.store import Store
@@ -62,9 +62,9 @@ class Sampler:
     def sample(self) -> Snapshot:
         """Look once, book it, publish the new snapshot and return it."""
         start_ns = self._clock()
-        looks = [Look(meter.source, self._clock(), meter.read()) for meter in self._meters]
+        reports = [report for meter in self._meters for report in meter.read(self._clock())]
         usage = self._usage.look(self._clock())
-        self._accountant.book(start_ns, looks, usage, self._usage)
+        self._accountant.book(start_ns, reports, usage, self._usage)
         if self._store is not None:
             self._store.save(self._accountant.dump(self._boot_id))
         self._keep_history(start_ns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jobwatt.gpus import GpuHolder, GpuState
 from jobwatt.model import Device, IdlePower, RaplDomain
 
 __all__ = [
@@ -18,6 +19,22 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
+class GpuView:
+    """What a GPU showed last, and views of its active energy in microjoules.
+
+    Attributes:
+        holders: who holds it now.
+        methods_uj: energy of processes, by the method that divided it.
+        instances_uj: active energy by MIG instance, by its UUID.
+    """
+
+    state: GpuState
+    holders: tuple[GpuHolder, ...]
+    methods_uj: dict[str, int]
+    instances_uj: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceView:
     """A device's accounts in microjoules, since JobWatt first ran on this node.
 
@@ -29,6 +46,7 @@ class DeviceView:
         idle_power: None while nothing is known.
         other_uj: of processes without a series, alive or gone.
         retired_uj: of process series that have been dropped.
+        gpu: of a GPU that answered at its last look.
     """
 
     device: Device
@@ -43,6 +61,7 @@ class DeviceView:
     wraps: int
     resets: int
     gap_ns: int
+    gpu: GpuView | None = None
 
 
 @dataclass(frozen=True, slots=True)

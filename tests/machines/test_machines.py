@@ -21,7 +21,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from jobwatt.app import host_parts, make_sampler
 from jobwatt.config import Config
 from jobwatt.exposition.render import Renderer
-from jobwatt.meters.estimate import EstimateMeter
 from jobwatt.snapshot import Snapshot
 from jobwatt.units import NS, UJ
 
@@ -68,9 +67,6 @@ class Machine:
         self.sampler = make_sampler(config, parts)
         self.sampler._clock = lambda: self.now_ns
         self.sampler._wall = lambda: START_WALL + (self.now_ns - START_NS) / NS
-        for meter in parts.meters:
-            if isinstance(meter, EstimateMeter):
-                meter._clock = lambda: self.now_ns
 
     def live(self) -> Snapshot:
         """Sample at the start and after each step; return the last snapshot."""

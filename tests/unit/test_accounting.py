@@ -1,10 +1,10 @@
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobwatt.accounting import Accountant, Look
+from fakes.probe import FakeProbe
+from jobwatt.accounting import Accountant
 from jobwatt.attribution.policy import DramPolicy
 from jobwatt.ledger import Ledger, SeriesRules
 from jobwatt.model import (
@@ -33,20 +33,6 @@ MEMORY = Counter("intel-rapl:0:0", DRAM, RaplDomain("dram", "0"), RANGE, 200 * J
 CORE = Counter("intel-rapl:0:1", None, RaplDomain("core", "0"), RANGE)
 
 
-@dataclass
-class Probe:
-    """A usage probe that only knows who lives."""
-
-    processes: Collection[Process] = field(default_factory=list)
-    method = "fake"
-
-    def refresh(self, process: Process) -> None:
-        """Nothing new is known."""
-
-    def look(self, now_ns: int) -> Usage:
-        raise NotImplementedError
-
-
 class Books:
     """An accountant and a clock."""
 
@@ -69,8 +55,8 @@ class Books:
         usage = usage or Usage()
         usage.capacity_ns = usage.capacity_ns or {0: seconds * S}
         usage.busy_ns = usage.busy_ns or {0: sum(usage.cpu_ns.values())}
-        look = Look(Source.RAPL, self.now, Report(good, bad))
-        self.accountant.book(self.now, [look], usage, Probe(list(usage.cpu_ns)))
+        report = Report(Source.RAPL, self.now, good, bad)
+        self.accountant.book(self.now, [report], usage, FakeProbe(list(usage.cpu_ns)))
 
     def device(self, name: str = "package-0") -> DeviceView:
         return self.ledger.devices[name].view()

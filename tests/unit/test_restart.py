@@ -1,12 +1,11 @@
 """What a restart of the exporter, or of the machine, does to the accounts."""
 
 import json
-from collections.abc import Collection
-from dataclasses import dataclass, field
 
 import pytest
 
-from jobwatt.accounting import Accountant, Look
+from fakes.probe import FakeProbe
+from jobwatt.accounting import Accountant
 from jobwatt.ledger import Ledger, SeriesRules
 from jobwatt.model import (
     Component,
@@ -27,20 +26,10 @@ from jobwatt.snapshot import DeviceView
 S = 1_000_000_000
 J = 1_000_000
 CPU = Device(Component.CPU, "package-0", Source.RAPL, 0, "A CPU")
-PACKAGE = Counter("intel-rapl:0", CPU, RaplDomain("package", "0"), 65_712 * J, 200 * J)
+PACKAGE = Counter(
+    "intel-rapl:0", CPU, RaplDomain("package", "0"), 65_712 * J, 200 * J, lasting=True
+)
 BOOT = "b00t"
-
-
-@dataclass
-class Probe:
-    processes: Collection[Process] = field(default_factory=list)
-    method = "fake"
-
-    def refresh(self, process: Process) -> None:
-        """Nothing new is known."""
-
-    def look(self, now_ns: int) -> Usage:
-        raise NotImplementedError
 
 
 class Run:
@@ -56,9 +45,8 @@ class Run:
         self, second: int, value: int, used: dict[Process, int] | None = None, **usage: object
     ) -> None:
         seen = Usage(used or {}, capacity_ns={0: S}, busy_ns={0: S}, **usage)  # type: ignore[arg-type]
-        report = Report((Reading(PACKAGE, value),))
-        look = Look(Source.RAPL, second * S, report)
-        self.accountant.book(second * S, [look], seen, Probe(list(used or {})))
+        report = Report(Source.RAPL, second * S, (Reading(PACKAGE, value),))
+        self.accountant.book(second * S, [report], seen, FakeProbe(list(used or {})))
 
     def rows(self) -> Rows:
         """What the disk has, and gives back."""

@@ -1,10 +1,10 @@
 import threading
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from fakes.probe import FakeProbe
 from jobwatt.accounting import Accountant
 from jobwatt.ledger import Ledger
-from jobwatt.model import Component, Counter, Device, Process, Reading, Report, Source, Usage
+from jobwatt.model import Component, Counter, Device, Reading, Report, Source
 from jobwatt.sampler import Sampler
 from jobwatt.snapshot import NodeInfo, Snapshot
 
@@ -31,24 +31,11 @@ class Meter:
     source = Source.SIMULATED
     slow_ns: list[int] = field(default_factory=list)
 
-    def read(self) -> Report:
+    def read(self, now_ns: int) -> list[Report]:
         value = self.clock.ns * 40 * J // S
         if self.slow_ns:
             self.clock.ns += self.slow_ns.pop(0)
-        return Report((Reading(COUNTER, value),))
-
-
-class Probe:
-    """Nobody runs."""
-
-    method = "fake"
-    processes: Collection[Process] = ()
-
-    def refresh(self, process: Process) -> None:
-        """Nobody."""
-
-    def look(self, now_ns: int) -> Usage:
-        return Usage()
+        return [Report(Source.SIMULATED, now_ns, (Reading(COUNTER, value),))]
 
 
 class Stop(threading.Event):
@@ -74,7 +61,7 @@ class Stop(threading.Event):
 def sampler(clock: Clock, meter: Meter) -> Sampler:
     node = NodeInfo("1", 2, "", "fake", 1.0, 0.0)
     accountant = Accountant(Ledger(), {})
-    return Sampler([meter], Probe(), accountant, node, clock=clock, wall=lambda: clock.ns / S)
+    return Sampler([meter], FakeProbe(), accountant, node, clock=clock, wall=lambda: clock.ns / S)
 
 
 def test_samples_on_a_schedule_that_does_not_drift() -> None:

@@ -94,7 +94,7 @@ class CounterTrack:
             since_odd = self._difference(self._odd, self._odd_at_ns, value, now_ns)
             if since_odd is not None and not since_odd.gap:
                 advance = Advance(
-                    since_odd.uj,
+                    since_odd.uj + self._since_reset(),
                     since_odd.span_ns,
                     wrapped=since_odd.wrapped,
                     reset=True,
@@ -106,6 +106,18 @@ class CounterTrack:
             return None
         self._accept(value, now_ns)
         return advance
+
+    def _since_reset(self) -> int:
+        """Return the energy between a reset and the odd reading that showed it.
+
+        A counter that never wraps begins at 0 again; one with a range may begin anywhere.
+        """
+        if self._counter.range_uj is not None or self._odd is None:
+            return 0
+        return self._odd if self._is_possible(self._odd, self._odd_at_ns - self._at_ns) else 0
+
+    def _is_possible(self, uj: int, span_ns: int) -> bool:
+        return uj * NS <= self._peak_uw * (span_ns + PEAK_SLACK_NS)
 
     def _accept(self, value: int, now_ns: int) -> None:
         self._value, self._at_ns, self._odd = value, now_ns, None
@@ -125,6 +137,6 @@ class CounterTrack:
             # Two wraps fit at twice the limit: equally, one unseen wrap fits at the limit.
             if 2 * limit_uw * span_ns >= 2 * size * NS:
                 return Advance(uj, span_ns, wrapped=wrapped, gap=True)
-        if uj * NS > self._peak_uw * (span_ns + PEAK_SLACK_NS):
+        if not self._is_possible(uj, span_ns):
             return None
         return Advance(uj, span_ns, wrapped=wrapped)

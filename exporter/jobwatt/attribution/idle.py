@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jobwatt.model import IdleMethod, IdlePower
 from jobwatt.units import NS
 
-__all__ = ["IdleLearner"]
+__all__ = ["IdleLearner", "UnheldLearner"]
 
 QUIET_RATIO = 0.05
 """CPUs at most this busy are quiet (design: details that others rely on)."""
@@ -33,6 +33,12 @@ FIT_SECONDS = 10
 
 BIN_MEMORY_SECONDS = 3600.0
 """A bin's mean forgets older power than about this, so that a fit can follow a slow change."""
+
+UNHELD_WINDOWS = 60
+"""So many means of ten unheld seconds are remembered."""
+
+LOW_QUANTILE = 10
+"""The lowest tenth of them is passed over: a reading may be too low by chance."""
 
 
 @dataclass(slots=True)
@@ -145,6 +151,43 @@ class IdleLearner:
             fit = _intercept(points), _solve(points, 2)[1]
         self._fit_due = (self._seconds + FIT_SECONDS, fit)
         return fit
+
+
+class UnheldLearner:
+    """Idle power of a device that is either held by somebody or by nobody, such as a GPU.
+
+    `observed`: a low quantile of the mean powers of ten seconds in which nobody held it. It cools
+    and clocks down for a while after its last user has left.
+    """
+
+    __slots__ = ("_means", "_span_ns", "_uj")
+
+    def __init__(self, observed_uw: int | None = None) -> None:
+        """Start anew, or from the `observed_uw` of an earlier run."""
+        self._means: deque[float] = deque(maxlen=UNHELD_WINDOWS)
+        if observed_uw is not None:
+            self._means.append(observed_uw)
+        self._uj = 0
+        self._span_ns = 0
+
+    def observe(self, energy_uj: int, span_ns: int, *, unheld: bool) -> None:
+        """Take one interval: energy, its time, and whether nobody held the device."""
+        if not unheld:
+            self._uj = self._span_ns = 0
+            return
+        self._uj += energy_uj
+        self._span_ns += span_ns
+        if self._span_ns >= SUSTAINED_NS:
+            self._means.append(self._uj * NS / self._span_ns)
+            self._uj = self._span_ns = 0
+
+    @property
+    def idle(self) -> IdlePower | None:
+        """The idle power as it is known now, None while nothing can be said."""
+        if not self._means:
+            return None
+        low = sorted(self._means)[len(self._means) // LOW_QUANTILE]
+        return IdlePower(round(low), IdleMethod.OBSERVED)
 
 
 def _intercept(points: list[_Bin]) -> float:

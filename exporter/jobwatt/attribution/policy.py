@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from jobwatt.attribution.apportion import apportion
@@ -28,11 +28,15 @@ class Weights:
         processes: by process.
         others: of processes without a name (ended unseen, or too small to be listed).
         nobody: of what no process is known for; it stays unattributed.
+        methods: the claims of processes again, by how they were found (GPUs only).
+        parts: all claims again, by the part of the device that they are on (MIG only).
     """
 
     processes: dict[Process, int]
     others: int = 0
     nobody: int = 0
+    methods: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, int] = field(default_factory=dict)
 
     def add(self, more: Weights) -> None:
         """Add the claims of a further interval."""
@@ -40,17 +44,26 @@ class Weights:
             self.processes[process] = self.processes.get(process, 0) + weight
         self.others += more.others
         self.nobody += more.nobody
+        for mine, theirs in ((self.methods, more.methods), (self.parts, more.parts)):
+            for name, weight in theirs.items():
+                mine[name] = mine.get(name, 0) + weight
 
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """One device's energy of one interval, divided: the parts add up to `energy_uj` exactly."""
+    """One device's energy of one interval, divided.
+
+    `energy = idle + unattributed + others + Σ processes`, exactly. `methods` and `parts` show again
+    what processes, and the parts of the device, have got.
+    """
 
     energy_uj: int
     idle_uj: int
     unattributed_uj: int
     others_uj: int
     processes: Mapping[Process, int]
+    methods: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, int] = field(default_factory=dict)
 
 
 def divide(energy_uj: int, span_ns: int, idle_uw: int | None, weights: Weights) -> Posting:
@@ -69,7 +82,16 @@ def divide(energy_uj: int, span_ns: int, idle_uw: int | None, weights: Weights) 
         return Posting(energy_uj, idle_uj, active_uj, 0, {})
     *shares, others_uj, nobody_uj = apportion(active_uj, claims)
     processes = dict(zip(weights.processes, shares, strict=True))
-    return Posting(energy_uj, idle_uj, nobody_uj, others_uj, processes)
+    methods = _again(active_uj - nobody_uj, weights.methods)
+    parts = _again(active_uj, weights.parts)
+    return Posting(energy_uj, idle_uj, nobody_uj, others_uj, processes, methods, parts)
+
+
+def _again(uj: int, claims: Mapping[str, int]) -> Mapping[str, int]:
+    """Divide an amount that has been divided among processes by another view of the claims."""
+    if not any(claims.values()):
+        return {}
+    return dict(zip(claims, apportion(uj, list(claims.values())), strict=True))
 
 
 def cpu_weights(usage: Usage, package: int | None) -> Weights:

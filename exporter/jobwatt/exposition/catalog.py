@@ -115,7 +115,7 @@ SOURCE_ERRORS = MetricSpec(
     "jobwatt_source_errors_total",
     "counter",
     ("source", "reason"),
-    "Readings of a source that failed: absent, denied, failed or implausible.",
+    "Readings of a source that failed: absent, denied, failed, timeout or implausible.",
 )
 SAMPLE_DURATION = MetricSpec(
     "jobwatt_sample_duration_seconds", "gauge", (), "Time that the last sample took.", "seconds"

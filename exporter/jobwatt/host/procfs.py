@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ __all__ = [
     "parse_cgroup",
     "parse_cpu_model",
     "parse_cpu_times",
+    "parse_environ",
     "parse_process_stat",
     "parse_process_status",
     "parse_youngest_pid",
@@ -113,6 +115,16 @@ def parse_cgroup(data: bytes) -> dict[str, str]:
     return paths
 
 
+def parse_environ(data: bytes, names: Collection[str]) -> dict[str, str]:
+    """Parse /proc/PID/environ (proc(5)); of the variables only those named, the first of each."""
+    found: dict[str, str] = {}
+    for variable in data.split(b"\0"):
+        name, equals, value = variable.partition(b"=")
+        if equals and (key := decode(name)) in names:
+            found.setdefault(key, decode(value))
+    return found
+
+
 def parse_cpu_times(data: bytes) -> CpuTimes:
     """Parse the `cpuN` lines of /proc/stat: user, nice and system time are a CPU's tasks'.
 
@@ -177,6 +189,10 @@ class Procfs:
     def read_cgroup(self, pid: int) -> dict[str, str]:
         """Read /proc/PID/cgroup."""
         return parse_cgroup(read_bytes(f"{self._base}/{pid}/cgroup"))
+
+    def read_environ(self, pid: int, names: Collection[str]) -> dict[str, str]:
+        """Read /proc/PID/environ; it belongs to the process's owner and to root."""
+        return parse_environ(read_bytes(f"{self._base}/{pid}/environ"), names)
 
     def read_cpu_times(self) -> CpuTimes:
         """Read /proc/stat."""

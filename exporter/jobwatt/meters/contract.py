@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from jobwatt.model import Report, Source
+from jobwatt.model import Report
 
 __all__ = ["Meter"]
 
@@ -16,11 +17,9 @@ class Meter(Protocol):
     does: a counter that cannot be read is a fault in the report, beside the readings of the others.
     """
 
-    @property
-    def source(self) -> Source:
-        """What its joules are labelled with."""
-        ...
+    def read(self, now_ns: int) -> Sequence[Report]:
+        """Read all counters now.
 
-    def read(self) -> Report:
-        """Read all counters now."""
+        Returns one report for each source, oldest first; none where there is nothing new.
+        """
         ...

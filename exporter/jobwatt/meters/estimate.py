@@ -8,9 +8,8 @@ are known; here the ends come from a table, so expect tens of percents). Every j
 
 from __future__ import annotations
 
-import time
 from collections import Counter as Count
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from jobwatt.errors import ReadError
 from jobwatt.host.procfs import CpuTimes, Procfs
@@ -27,15 +26,8 @@ class EstimateMeter:
 
     source = Source.ESTIMATE
 
-    def __init__(
-        self,
-        procfs: Procfs,
-        topology: Topology,
-        tdp_watts: float | None = None,
-        clock: Callable[[], int] = time.monotonic_ns,
-    ) -> None:
+    def __init__(self, procfs: Procfs, topology: Topology, tdp_watts: float | None = None) -> None:
         self._procfs = procfs
-        self._clock = clock
         self._topology = topology
         model = procfs.read_cpu_model()
         self.power: dict[int, CpuPower] = {}
@@ -49,19 +41,18 @@ class EstimateMeter:
             self._energy_uj[package] = 0.0
         self._last: tuple[int, CpuTimes] | None = None
 
-    def read(self) -> Report:
+    def read(self, now_ns: int) -> Sequence[Report]:
         """Integrate power since the last read."""
         try:
             times = self._procfs.read_cpu_times()
         except ReadError as error:
-            return Report((), (Fault("cpu times", error.reason, str(error)),))
-        now = self._clock()
-        if self._last is not None and now > self._last[0]:
-            self._integrate(now - self._last[0], self._last[1], times)
-        self._last = (now, times)
-        return Report(
-            tuple(Reading(c, round(self._energy_uj[p])) for p, c in self._counters.items())
-        )
+            fault = Fault("cpu times", error.reason, str(error))
+            return (Report(self.source, now_ns, faults=(fault,)),)
+        if self._last is not None and now_ns > self._last[0]:
+            self._integrate(now_ns - self._last[0], self._last[1], times)
+        self._last = (now_ns, times)
+        readings = (Reading(c, round(self._energy_uj[p])) for p, c in self._counters.items())
+        return (Report(self.source, now_ns, tuple(readings)),)
 
     def _integrate(self, span_ns: int, before: CpuTimes, after: CpuTimes) -> None:
         busy: Count[int] = Count()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +69,7 @@ class RaplMeter:
         """Whether there is anything to read: the powercap class may be empty."""
         return bool(self._counters)
 
-    def read(self) -> Report:
+    def read(self, now_ns: int) -> Sequence[Report]:
         """Read all zones; one that cannot be read does not stop the others."""
         self._reads += 1
         if self._reads % RESCAN_READS == 0:
@@ -86,7 +86,7 @@ class RaplMeter:
         if len(faults) < self._failing:
             self._reads = -1  # a zone that answers again may be a mirror: look before it counts
         self._failing = len(faults)
-        return Report(tuple(readings), tuple(faults), self._limits)
+        return (Report(self.source, now_ns, tuple(readings), tuple(faults), self._limits),)
 
     def _scan(self) -> None:
         zones = read_zones(self._sysfs)
@@ -122,6 +122,7 @@ class RaplMeter:
             range_uj=zone.range_uj,
             limit_uw=limits.get("long_term"),
             peak_uw=max([*limits.values(), *zone.limits_uw.values()], default=None),
+            lasting=True,
         )
 
     def _device(self, domain: RaplDomain) -> Device | None:

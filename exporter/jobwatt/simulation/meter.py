@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jobwatt.model import Component, Counter, Device, Reading, Report, Source
 from jobwatt.simulation.node import Part, SimulatedNode
 from jobwatt.units import UJ
@@ -26,14 +28,14 @@ class SimulatedMeter:
             if part.power.limit_watts is not None and counter.device is not None
         }
 
-    def read(self) -> Report:
+    def read(self, now_ns: int) -> Sequence[Report]:
         """Read all counters now."""
-        self._node.advance()
+        self._node.advance(now_ns)
         readings = (
             Reading(counter, self._node.energy_uj(part) % part.power.range_uj)
             for part, counter in self._counters
         )
-        return Report(tuple(readings), (), self._limits)
+        return (Report(self.source, now_ns, tuple(readings), limits_uw=self._limits),)
 
     def _counter(self, part: Part) -> Counter:
         hardware = self._node.scenario.hardware

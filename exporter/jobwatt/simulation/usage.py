@@ -21,6 +21,7 @@ class SimulatedUsage:
     def __init__(self, node: SimulatedNode) -> None:
         self._node = node
         self._known: dict[Task, int] = {}
+        self._by_pid: dict[int, Process] = {}
         self._packages = dict(enumerate(node.scenario.hardware.packages))
         self._busy_ns: dict[int, int] = {}
         self._last_ns: int | None = None
@@ -29,6 +30,15 @@ class SimulatedUsage:
     def processes(self) -> list[Process]:
         """All live processes known."""
         return [task.process for task in self._known]
+
+    @property
+    def claimants(self) -> list[Process]:
+        """Live processes whose environment names GPUs."""
+        return [process for process in self.processes if process.environment]
+
+    def find(self, pid: int) -> Process | None:
+        """Return the last process that had this pid."""
+        return self._by_pid.get(pid)
 
     def refresh(self, process: Process) -> None:
         """Do nothing: these processes keep their names."""
@@ -46,6 +56,7 @@ class SimulatedUsage:
             time_ns = self._node.cpu_ns(task)
             used_ns = time_ns - self._known.get(task, 0)
             self._known[task] = time_ns
+            self._by_pid[task.process.pid] = task.process
             if used_ns and not first:
                 usage.cpu_ns[task.process] = used_ns
             task.process.memory_bytes = self._node.memory_bytes(task)
@@ -55,6 +66,7 @@ class SimulatedUsage:
         return usage
 
     def _take_leave(self, task: Task, usage: Usage) -> None:
+        task.process.alive = False
         before_ns = self._known.pop(task, None)
         used_ns = self._node.cpu_ns(task) - (before_ns or 0)
         if before_ns is not None:

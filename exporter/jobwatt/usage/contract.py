@@ -23,6 +23,15 @@ class UsageProbe(Protocol):
         """All live processes known."""
         ...
 
+    @property
+    def claimants(self) -> Collection[Process]:
+        """Live processes whose environment names GPUs."""
+        ...
+
+    def find(self, pid: int) -> Process | None:
+        """Return the process that has this pid, or had it until lately; None where unknown."""
+        ...
+
     def refresh(self, process: Process) -> None:
         """Read anew what may have changed about a process, before it is written down for good."""
         ...

@@ -7,6 +7,7 @@ process is young, and on a slow round afterwards; memory is read with it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
@@ -39,6 +40,9 @@ VISIT_AGAIN_NS = 20 * NS
 ROUND_SECONDS = 3600
 """Every process is visited at least about this often, also one that never runs."""
 
+PARTED_NS, MOST_PARTED = 60 * NS, 1000
+"""How long, and of how many that have ended, the pid is known: drivers may answer late."""
+
 MOST_YOUNG, MOST_BUSY, MOST_ROUND = 32, 1, 10
 """Visits a look, by occasion: what does not fit waits for the next."""
 
@@ -68,8 +72,11 @@ class HostProcesses:
         topology: Topology,
         job_uid_of: Callable[[Facts], str],
         user_name: Callable[[int], str],
+        variables: Collection[str] = (),
     ) -> None:
+        """Look through these; of each process's environment only `variables` are kept."""
         self._procfs = procfs
+        self._variables = frozenset(variables)
         self._cgroupfs = cgroupfs
         self._topology = topology
         self._job_uid_of = job_uid_of
@@ -78,6 +85,8 @@ class HostProcesses:
         self._own_pids = procfs.is_own()
         self._pids: dict[int, Process] = {}
         self._entries: dict[Process, _Entry] = {}
+        self._claimants: set[Process] = set()
+        self._parted: dict[int, tuple[Process, int]] = {}
         self._memory: dict[frozenset[int] | None, int] = {}
         self._ran: dict[Process, int] = {}
         self._young: deque[tuple[int, int, Process]] = deque()
@@ -101,6 +110,23 @@ class HostProcesses:
     def processes(self) -> Collection[Process]:
         """All live processes known."""
         return self._entries.keys()
+
+    @property
+    def claimants(self) -> Collection[Process]:
+        """Live processes whose environment has one of the variables."""
+        return self._claimants
+
+    def find(self, pid: int) -> Process | None:
+        """Return the process that has this pid, or had it until lately.
+
+        Of two that had it within one look the earlier is meant: the later has hardly begun.
+        """
+        if not self._own_pids:
+            return None  # drivers tell pids of our own namespace, the procfs shows another's
+        process, ended_ns = self._parted.get(pid, (None, 0))
+        if process is not None and ended_ns == self._last_ns:
+            return process
+        return self._pids.get(pid) or process
 
     def refresh(self, process: Process) -> None:
         """Read a live process's name and owner anew."""
@@ -133,6 +159,7 @@ class HostProcesses:
             self._forget(process)
         if usage.ended:
             self._youngest = None  # another may live under the same pid: list again
+        self._forget_parted(now_ns)
         usage.memory_bytes = dict(self._memory)
         return usage
 
@@ -255,6 +282,13 @@ class HostProcesses:
             process.packages = self._topology.packages_allowed(status.cpus)
         self._add_memory(process, 1)
         process.user = self._user_name(process.uid)
+        if self._variables:
+            with contextlib.suppress(ReadError):
+                process.environment = self._procfs.read_environ(process.pid, self._variables)
+            if process.environment:
+                self._claimants.add(process)
+            else:
+                self._claimants.discard(process)
         try:
             cgroups = self._cgroupfs.resolve(self._procfs.read_cgroup(process.pid))
         except ReadError:
@@ -272,7 +306,19 @@ class HostProcesses:
         if self._entries.pop(process, None) is not None:
             del self._pids[process.pid]
             self._ran.pop(process, None)
+            self._claimants.discard(process)
+            self._parted.pop(process.pid, None)
+            self._parted[process.pid] = process, self._last_ns or 0
+            process.alive = False
             self._add_memory(process, -1)
+
+    def _forget_parted(self, now_ns: int) -> None:
+        """Drop those from whom no late reading can come any more, the oldest first."""
+        while self._parted:
+            pid, (_, ended_ns) = next(iter(self._parted.items()))
+            if now_ns - ended_ns < PARTED_NS and len(self._parted) <= MOST_PARTED:
+                break
+            del self._parted[pid]
 
     # --- visits ---------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def tree(tmp_path: Path) -> Tree:
 
 
 def shown(meter: RaplMeter) -> dict[str, int]:
-    return {reading.counter.key: reading.value_uj for reading in meter.read().readings}
+    return {reading.counter.key: reading.value_uj for reading in meter.read(0)[0].readings}
 
 
 def test_a_client_with_psys() -> None:
@@ -177,8 +178,13 @@ def test_counters_know_their_limits(tree: Tree) -> None:
     tree.write("intel-rapl:0:1", "core", "7")
     package = Device(Component.CPU, "package-0", Source.RAPL, 0, "M")
     dram = Device(Component.DRAM, "dram-0", Source.RAPL, 0)
-    limits = {"range_uj": RANGE, "limit_uw": 28 * UJ, "peak_uw": 60 * UJ}
-    report = RaplMeter(tree.sysfs, "M").read()
+    limits: dict[str, Any] = {
+        "range_uj": RANGE,
+        "limit_uw": 28 * UJ,
+        "peak_uw": 60 * UJ,
+        "lasting": True,
+    }
+    report = RaplMeter(tree.sysfs, "M").read(0)[0]
     assert report.readings == (
         Reading(Counter("intel-rapl:0", package, RaplDomain("package", "0"), **limits), 5),
         Reading(Counter("intel-rapl:0:0", dram, RaplDomain("dram", "0"), **limits), 6),
@@ -191,7 +197,7 @@ def test_limits_of_dies_add_up(tree: Tree) -> None:
     """A package of two dies may use what both may."""
     tree.write("intel-rapl:0", "package-0-die-0", "0", **tree.limits(200 * UJ, 0))
     tree.write("intel-rapl:1", "package-0-die-1", str(900 * UJ), **tree.limits(150 * UJ, 0))
-    assert list(RaplMeter(tree.sysfs).read().limits_uw.values()) == [350 * UJ]
+    assert list(RaplMeter(tree.sysfs).read(0)[0].limits_uw.values()) == [350 * UJ]
 
 
 def test_one_zone_that_fails_stops_no_other(tree: Tree) -> None:
@@ -201,7 +207,7 @@ def test_one_zone_that_fails_stops_no_other(tree: Tree) -> None:
     tree.write("intel-rapl:2", "package-2", "7")
     (tree.base / "intel-rapl:2/energy_uj").unlink()
     meter = RaplMeter(tree.sysfs)
-    faults = [(fault.what, fault.reason) for fault in meter.read().faults]
+    faults = [(fault.what, fault.reason) for fault in meter.read(0)[0].faults]
     assert shown(meter) == {"intel-rapl:0": 5}
     assert faults == [("intel-rapl:1", "failed"), ("intel-rapl:2", "absent")]
 
@@ -218,7 +224,7 @@ def test_a_denied_zone_says_what_to_do(tree: Tree, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(os, "open", guarded)
     meter = RaplMeter(tree.sysfs)
-    (fault,) = meter.read().faults
+    (fault,) = meter.read(0)[0].faults
     assert meter.has_zones is True
     assert (fault.what, fault.reason) == ("intel-rapl:0", "denied")
     assert "CAP_DAC_READ_SEARCH" in fault.message
@@ -233,7 +239,7 @@ def test_a_zone_that_leaves_is_missed_and_may_come_back(tree: Tree) -> None:
         path.unlink()
     folder.rmdir()
     for _ in range(2 * RESCAN_READS):
-        report = meter.read()
+        report = meter.read(0)[0]
     assert [fault.what for fault in report.faults] == ["intel-rapl:1"]
     tree.write("intel-rapl:1", "package-1", "9")
     assert shown(meter) == {"intel-rapl:0": 5, "intel-rapl:1": 9}
@@ -244,7 +250,7 @@ def test_a_zone_that_comes_later_is_found(tree: Tree) -> None:
     tree.write("intel-rapl:0", "package-0", "5")
     meter = RaplMeter(tree.sysfs)
     tree.write("intel-rapl:1", "package-1", "6")
-    counts = [len(meter.read().readings) for _ in range(RESCAN_READS)]
+    counts = [len(meter.read(0)[0].readings) for _ in range(RESCAN_READS)]
     assert counts == [1] * (RESCAN_READS - 1) + [2]
 
 
@@ -253,9 +259,9 @@ def test_a_mirror_that_could_not_be_read_at_first_is_found_out(tree: Tree) -> No
     tree.write("intel-rapl:0", "package-0-die-0", str(500 * UJ))
     tree.write("intel-rapl:1", "package-0-die-1", "")
     meter = RaplMeter(tree.sysfs)
-    meter.read()
+    meter.read(0)
     tree.write("intel-rapl:1", "package-0-die-1", str(500 * UJ))
-    meter.read()
+    meter.read(0)
     assert shown(meter) == {"intel-rapl:0": 500 * UJ}
 
 
@@ -268,7 +274,7 @@ def test_without_powercap_it_is_absent(tmp_path: Path) -> None:
 def test_an_empty_class_has_no_zones(tree: Tree) -> None:
     """An empty powercap class makes a meter that has nothing."""
     meter = RaplMeter(tree.sysfs)
-    assert (meter.has_zones, meter.read().readings) == (False, ())
+    assert (meter.has_zones, meter.read(0)[0].readings) == (False, ())
 
 
 def test_a_class_that_may_not_be_listed_is_denied(

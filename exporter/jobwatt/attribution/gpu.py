@@ -1,0 +1,96 @@
+"""Whose a GPU's active energy is: claims out of what the driver tells of its processes.
+
+SM utilisation is the share of time in which a process had a kernel running: time busy, not work
+done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from jobwatt.attribution.policy import Weights
+from jobwatt.gpus import GpuInstance, GpuMethod, GpuState, GpuUse
+from jobwatt.model import Process
+
+__all__ = ["gpu_weights", "is_unheld"]
+
+Find = Callable[[int], Process | None]
+
+MPS_SERVER = "nvidia-cuda-mps"
+"""Name, as the kernel cuts it, of the server through which MPS clients share a GPU."""
+
+PERMILLE = 1000
+"""Resolution of an instance's activity."""
+
+
+def gpu_weights(state: GpuState, find: Find) -> Weights:
+    """Return the claims on a GPU since the look before, in nanoseconds of a busy GPU.
+
+    Claims of pids that `find` does not know are nobody's: their energy stays unattributed.
+    """
+    weights = Weights({})
+    if state.use is None:
+        return weights
+    if not state.info.mig:
+        _claim(weights, state.use, state.span_ns, find)
+        return weights
+    for instance in state.instances:
+        share = state.span_ns * instance.size * _activity(instance) // PERMILLE
+        if share:
+            _claim(weights, instance.use, share, find)
+            weights.parts[instance.uuid] = weights.parts.get(instance.uuid, 0) + share
+    return weights
+
+
+def is_unheld(state: GpuState) -> bool:
+    """Whether nobody held a context since the look before: its power was then its idle power."""
+    if state.use is None:
+        return False
+    uses = (state.use, *(instance.use for instance in state.instances))
+    return not any(use.residents or use.busy for use in uses)
+
+
+def _activity(instance: GpuInstance) -> int:
+    """Return how busy an instance was in permille; where that is not told, whoever is there is."""
+    if instance.activity is not None:
+        return round(PERMILLE * min(1.0, max(0.0, instance.activity)))
+    return PERMILLE if instance.use.residents else 0
+
+
+def _claim(weights: Weights, use: GpuUse, share: int, find: Find) -> None:
+    """Divide `share` among the processes of a GPU or an instance."""
+    owners = {pid: find(pid) for pid in use.residents.keys() | (use.busy or {}).keys()}
+    claims, unknown, method = _claims(use, owners)
+    whole = sum(claims.values()) + unknown
+    if whole == 0:
+        weights.nobody += share
+        return
+    known = 0
+    for pid, claim in claims.items():
+        owner, part = owners[pid], share * claim // whole
+        if owner is not None and part:
+            weights.processes[owner] = weights.processes.get(owner, 0) + part
+            known += part
+    weights.nobody += share - known
+    weights.methods[method] = weights.methods.get(method, 0) + known
+
+
+def _claims(
+    use: GpuUse, owners: Mapping[int, Process | None]
+) -> tuple[Mapping[int, int], int, GpuMethod]:
+    """Return the claim of each pid, what is nobody's, and the method that found them."""
+    users = _users(owners)
+    if len(users) == 1:
+        return dict.fromkeys(users, 1), 0, GpuMethod.EXCLUSIVE
+    if use.busy is not None:
+        return use.busy, use.unknown, use.measure
+    memory = {pid: use.residents.get(pid) or 0 for pid in users}
+    if all(memory.values()):
+        return memory, 0, GpuMethod.MEMORY
+    return dict.fromkeys(users, 1), 0, GpuMethod.EQUAL
+
+
+def _users(owners: Mapping[int, Process | None]) -> set[int]:
+    """Return the pids that may have work of their own: an MPS server has not, beside clients."""
+    clients = {pid for pid, owner in owners.items() if owner is None or owner.comm != MPS_SERVER}
+    return clients or set(owners)
