@@ -23,14 +23,15 @@ $(VENV)/.dev: $(VENV)/.run
 
 .PHONY: packages
 packages:
-	tools/packages.sh
+	tools/packages.sh test
 
 run: $(VENV)/.run ## measure this machine: http://localhost:9743
 	@mkdir -p .state
 	$(BIN)/jobwatt serve --state.directory=.state $(ARGS)
 
 .PHONY: stack
-stack: $(VENV)/.run packages ## exporter, Prometheus and Alertmanager here: STACK_ARGS="--help"
+stack: $(VENV)/.run ## exporter, Prometheus and Alertmanager here: STACK_ARGS="--help"
+	tools/packages.sh stack
 	$(BIN)/python tools/stack.py $(STACK_ARGS)
 
 test: $(VENV)/.dev packages ## run all tests

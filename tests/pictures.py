@@ -1,5 +1,8 @@
 """Made-up snapshots for the tests of what is shown."""
 
+from dataclasses import replace
+
+from jobwatt.gpus import GpuHolder, GpuInfo, GpuInstance, GpuState
 from jobwatt.model import Component, Device, IdleMethod, IdlePower, RaplDomain, Source
 from jobwatt.snapshot import (
     DeviceView,
@@ -16,6 +19,48 @@ CPU = Device(Component.CPU, "package-0", Source.RAPL, 0, "A CPU, 2.6 GHz")
 DRAM = Device(Component.DRAM, "dram-0", Source.RAPL, 0)
 
 HOSTILE = 'a"b\\c\nd\u2028\ufffd{}'
+
+
+GPU = Device(Component.GPU, "GPU-1", Source.NVML_ENERGY, None, "A GPU")
+INSTANCE = GpuInstance("MIG-1", "1g.10gb", 16, memory_used_bytes=5)
+
+
+def gpu_view(state: GpuState | None = None) -> DeviceView:
+    """A GPU that has been used, held by a job, with one MIG instance."""
+    return DeviceView(
+        device=GPU,
+        energy_uj=100 * J,
+        idle_uj=60 * J,
+        unattributed_uj=1 * J,
+        other_uj=39 * J,
+        retired_uj=0,
+        power_uw=300 * J,
+        limit_uw=700 * J,
+        idle_power=IdlePower(70 * J, IdleMethod.OBSERVED),
+        wraps=0,
+        resets=0,
+        gap_ns=0,
+        gpu_info=GpuInfo("GPU-1", 3, 3, "0000:3b:00.0", "590.48", "Hopper"),
+        gpu=state,
+        holders=(GpuHolder("slurm:7", (7,)),),
+        methods_uj={"exclusive": 39 * J},
+        parts_uj={"MIG-1": 40 * J, "MIG-0": 0},
+    )
+
+
+def gpu_picture() -> Snapshot:
+    """A node with a GPU that tells everything."""
+    state = GpuState(
+        instances=(INSTANCE,),
+        utilization_ratio=0.5,
+        memory_used_bytes=7,
+        memory_total_bytes=80,
+        temperature_celsius=61.0,
+        throttled={"sw_power_cap": True},
+    )
+    series = SeriesView(SeriesLabels(7, "train", "ada", "slurm:7"), (5, 0, 0), 9 * J, alive=True)
+    whole = picture()
+    return replace(whole, devices=(*whole.devices, gpu_view(state)), series=(series,))
 
 
 def picture(series: tuple[SeriesView, ...] | None = None) -> Snapshot:

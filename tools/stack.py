@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import http.client
 import shutil
 import signal
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,12 +152,9 @@ def _alertmanager(asked: argparse.Namespace) -> dict[str, Any]:
     config = _load(PROMETHEUS / "alertmanager.yml")
     _set(config["route"], "group_wait", asked.hold)
     _set(config["route"], "group_interval", asked.hold)
-    for receiver in config["receivers"]:
-        # Nobody listens at the committed placeholder.
-        if asked.webhook is None:
-            receiver.pop("webhook_configs", None)
-        for webhook in receiver.get("webhook_configs", ()):
-            webhook["url"] = asked.webhook
+    if asked.webhook is not None:
+        for receiver in config["receivers"]:
+            receiver["webhook_configs"] = [{"url": asked.webhook, "send_resolved": True}]
     return config
 
 
@@ -315,6 +313,24 @@ def stop_all(servers: Sequence[Server]) -> None:
 # --- all together -------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the folder for one stack; the kernel lets it go however we end.
+
+    Raises:
+        StackError: another stack has it.
+    """
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StackError(
+                f"another stack runs in {folder}: stop it, or give this one a folder and ports of "
+                "its own with --folder and --exporter-port, --prometheus-port, --alertmanager-port"
+            ) from error
+        yield
+
+
 def run(asked: argparse.Namespace, stop: threading.Event) -> None:
     """Run the stack until `stop` is set.
 
@@ -323,6 +339,16 @@ def run(asked: argparse.Namespace, stop: threading.Event) -> None:
     """
     folder = asked.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    with held(folder):
+        run_servers(folder, asked, stop)
+
+
+def run_servers(folder: Path, asked: argparse.Namespace, stop: threading.Event) -> None:
+    """Run the stack in a folder of its own until `stop` is set.
+
+    Raises:
+        StackError: it cannot, or one of its servers has ended.
+    """
     ports = choose_ports(asked)
     write_configuration(folder, ports, asked)
     servers: list[Server] = []

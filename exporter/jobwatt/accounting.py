@@ -121,10 +121,10 @@ class Accountant:
         self.health = SourceHealth()
         self._configured = configured_idle_watts
         self._dram_policy = dram_policy
-        self._learned: dict[str, IdlePower] = {}
+        self._learned: dict[tuple[str, Source], IdlePower] = {}
         self._resumed: dict[str, tuple[int, int]] = {}
         self._tracks: dict[str, CounterTrack] = {}
-        self._learners: dict[str, IdleLearner | UnheldLearner] = {}
+        self._learners: dict[tuple[str, Source], IdleLearner | UnheldLearner] = {}
         self._owners: dict[str, Source] = {}
         self._waiting: dict[str, Weights] = {}
         self._last_ns: int | None = None
@@ -163,8 +163,8 @@ class Accountant:
             (key, *track.last) for key, track in self._tracks.items() if track.last is not None
         )
         rows["idle"] = tuple(
-            (name, account.idle_power.uw, account.idle_power.method.value)
-            for name, account in self.ledger.devices.items()
+            (account.index, account.idle_power.uw, account.idle_power.method.value)
+            for account in self.ledger.devices.values()
             if account.idle_power is not None
             and account.idle_power.method is not IdleMethod.CONFIGURED
         )
@@ -183,11 +183,10 @@ class Accountant:
         """
         same_boot = bool(boot_id) and rows.get("boot") == (boot_id,)
         self.ledger.restore(rows, now_ns, same_boot=same_boot)
-        for name, uw, method in rows.get("idle", ()):
-            account = self.ledger.devices.get(name)
-            is_gpu = account is not None and account.device.component is Component.GPU
-            if same_boot or is_gpu:
-                self._learned[name] = IdlePower(int(uw), IdleMethod(method))
+        for index, uw, method in rows.get("idle", ()):
+            device = self.ledger.accounts[index].device
+            if same_boot or device.component is Component.GPU:
+                self._learned[_key(device)] = IdlePower(int(uw), IdleMethod(method))
         if same_boot:
             for key, value, at_ns in rows.get("counters", ()):
                 self._resumed[key] = int(value), int(at_ns)
@@ -197,15 +196,15 @@ class Accountant:
         for pattern, watts in self._configured.items():
             if fnmatchcase(device.name, pattern):
                 return IdlePower(round(watts * 1_000_000), IdleMethod.CONFIGURED)
-        return self._learner(device).idle or self._learned.get(device.name)
+        return self._learner(device).idle or self._learned.get(_key(device))
 
     def _learner(self, device: Device) -> IdleLearner | UnheldLearner:
-        learner = self._learners.get(device.name)
+        learner = self._learners.get(_key(device))
         if learner is None:
-            before = self._learned.get(device.name)
+            before = self._learned.get(_key(device))
             observed = before.uw if before and before.method is IdleMethod.OBSERVED else None
             kind = UnheldLearner if device.component is Component.GPU else IdleLearner
-            learner = self._learners[device.name] = kind(observed)
+            learner = self._learners[_key(device)] = kind(observed)
         return learner
 
     # --- counters -------------------------------------------------------------------------------
@@ -221,8 +220,7 @@ class Accountant:
                 track = self._tracks[reading.counter.key] = CounterTrack(reading.counter)
                 before = self._resumed.pop(reading.counter.key, None)
                 if before is not None and reading.counter.lasting:
-                    track.resume(*before)
-                    begins = False
+                    begins = self._resume(track, reading, *before)
             advance = track.advance(reading.value_uj, reading.at_ns or report.at_ns)
             if track.doubtful:
                 faults.append(_implausible(reading))
@@ -265,10 +263,21 @@ class Accountant:
         total.clean &= not (advance.gap or advance.reset)
         spent[device] = total
 
+    def _resume(self, track: CounterTrack, reading: Reading, value: int, at_ns: int) -> bool:
+        """Go on from an earlier run's reading; whether the counter begins anew instead.
+
+        It does where the time since then has been estimated: no time is counted twice.
+        """
+        device = reading.counter.device
+        if device is not None and self._owners.get(device.name) is Source.ESTIMATE:
+            return True
+        track.resume(value, at_ns)
+        return False
+
     def _may_measure(self, device: Device) -> bool:
         """Whether a source has this device to itself; a measurement takes over from an estimate.
 
-        The account then begins at 0: a joule that was estimated never becomes a measured one.
+        Each has an account of its own: a joule that was estimated never becomes a measured one.
         """
         owner = self._owners.get(device.name)
         owner = self._owners.setdefault(device.name, device.source)
@@ -339,6 +348,7 @@ class Accountant:
                 account.gpu = state
                 account.holders = ()
                 if state is not None:
+                    account.gpu_info = state.info
                     account.holders = _holders(state, claimed.get(account.device.name, ()), probe)
 
 
@@ -373,6 +383,11 @@ class _Claims:
         return self._made[key]
 
 
+def _key(device: Device) -> tuple[str, Source]:
+    """What is learned of a device holds for one source: an estimate's idle power is its own."""
+    return device.name, device.source
+
+
 def _busy_ratio(usage: Usage, package: int | None) -> float | None:
     """Return how busy a package's CPUs were, or all CPUs where it has none of its own."""
     if package is not None and usage.capacity_ns.get(package):
@@ -388,6 +403,8 @@ def _holders(
     pids = set(state.use.holders if state.use else ())
     for instance in state.instances:
         pids |= instance.use.holders
+    if state.foreign:
+        pids.clear()
     residents = {process for pid in pids if (process := probe.find(pid)) is not None}
     by_job: dict[str, list[int]] = {process.job_uid: [] for process in claimants}
     for process in residents:

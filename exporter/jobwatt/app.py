@@ -19,7 +19,7 @@ from jobwatt.accounting import Accountant
 from jobwatt.attribution.gpu_claims import VARIABLES as GPU_VARIABLES
 from jobwatt.attribution.policy import DramPolicy
 from jobwatt.config import Config
-from jobwatt.errors import Absent, ReadError
+from jobwatt.errors import Absent, Failed, ReadError
 from jobwatt.host.cgroupfs import Cgroupfs, find_cgroupfs
 from jobwatt.host.files import read_text
 from jobwatt.host.procfs import Procfs
@@ -28,6 +28,10 @@ from jobwatt.host.users import UserNames
 from jobwatt.ledger import Ledger, SeriesRules
 from jobwatt.meters.contract import Meter
 from jobwatt.meters.estimate import EstimateMeter
+from jobwatt.meters.hwmon.grace import measures_packages
+from jobwatt.meters.hwmon.meter import HwmonMeter
+from jobwatt.meters.nvml.meter import NvmlMeter
+from jobwatt.meters.own_thread import OwnThread
 from jobwatt.meters.rapl import RaplMeter
 from jobwatt.sampler import Sampler
 from jobwatt.snapshot import NodeInfo
@@ -41,6 +45,9 @@ from jobwatt.workloads.systemd import SystemdResolver
 __all__ = ["Parts", "host_parts", "local_sampler", "make_sampler", "serve", "simulated_parts"]
 
 log = logging.getLogger(__name__)
+
+ATTEMPTS, ATTEMPT_SECONDS = 5, 0.1
+"""Before a CPU that has RAPL is estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +73,16 @@ def host_parts(config: Config) -> Parts:
         procfs, _cgroupfs(config, procfs), topology, job_uid_of, users.name, GPU_VARIABLES
     )
     log.info("CPU time of processes: %s", usage.method)
-    meters: list[Meter] = []
+    # GPUs first: what holds them up must not come between CPU energy and CPU time.
+    meters: list[Meter] = [
+        OwnThread(NvmlMeter(config.path_sysfs, foreign=not procfs.is_own())),
+        OwnThread(HwmonMeter(config.path_sysfs, procfs, topology)),
+    ]
     rapl = _rapl(config, procfs)
     if rapl is not None:
         meters.append(rapl)
-    if config.cpu_estimate == "auto" and (rapl is None or not _measures_cpu(rapl)):
+    measured = measures_packages(config.path_sysfs) or (rapl is not None and _measures_cpu(rapl))
+    if config.cpu_estimate == "auto" and not measured:
         estimate = EstimateMeter(procfs, topology, config.cpu_tdp)
         for package, power in estimate.power.items():
             log.warning(
@@ -129,12 +141,16 @@ def _rapl(config: Config, procfs: Procfs) -> RaplMeter | None:
 
 
 def _measures_cpu(meter: RaplMeter) -> bool:
-    """Whether at least one package answers."""
-    return any(
-        reading.counter.domain is not None and reading.counter.domain.domain == "package"
-        for report in meter.read(time.monotonic_ns())
-        for reading in report.readings
-    )
+    """Whether at least one package answers; one that fails is asked again, it may be about to."""
+    for _ in range(ATTEMPTS):
+        reports = meter.read(time.monotonic_ns())
+        domains = (r.counter.domain for report in reports for r in report.readings)
+        if any(domain is not None and domain.domain == "package" for domain in domains):
+            return True
+        if not any(fault.reason == Failed.reason for report in reports for fault in report.faults):
+            return False
+        time.sleep(ATTEMPT_SECONDS)
+    return False
 
 
 def make_sampler(config: Config, parts: Parts, store: Store | None = None) -> Sampler:

@@ -53,13 +53,16 @@ class GpuUse:
             the look before, or at this one.
         holders: the residents at this look.
         busy: how much each process worked, in a unit of the driver's; None where it cannot tell.
-        measure: what `busy` is.
+        strays: the same of processes that were not resident at either look: those that came and
+            went in between, and false rows.
+        measure: what `busy` and `strays` are.
         unknown: what `busy` does not cover of the time since the look before, in its unit.
     """
 
     residents: Mapping[int, int | None] = field(default_factory=dict)
     holders: frozenset[int] = frozenset()
     busy: Mapping[int, int] | None = None
+    strays: Mapping[int, int] = field(default_factory=dict)
     measure: GpuMethod = GpuMethod.SM_UTILIZATION
     unknown: int = 0
 
@@ -92,6 +95,7 @@ class GpuState:
     Attributes:
         span_ns: time since the look before.
         use: None at the first look, when nothing is known of the time before.
+        foreign: its pids are of another PID namespace than the processes that JobWatt knows.
         instances: of a GPU that is divided by MIG; its own `use` then counts for nothing.
         throttled: by reason, whether it holds the clocks down now.
     """
@@ -99,6 +103,7 @@ class GpuState:
     info: GpuInfo = GpuInfo()
     span_ns: int = 0
     use: GpuUse | None = None
+    foreign: bool = False
     instances: tuple[GpuInstance, ...] = ()
     utilization_ratio: float | None = None
     memory_used_bytes: int | None = None

@@ -13,9 +13,9 @@ from operator import attrgetter
 
 from jobwatt.attribution.counters import Advance
 from jobwatt.attribution.policy import Posting
-from jobwatt.gpus import GpuHolder, GpuState
+from jobwatt.gpus import GpuHolder, GpuInfo, GpuState
 from jobwatt.model import Component, Device, IdlePower, Process, RaplDomain, Row, Rows, Source
-from jobwatt.snapshot import DeviceView, GpuView, SeriesLabels, SeriesView
+from jobwatt.snapshot import DeviceView, SeriesLabels, SeriesView
 from jobwatt.units import NS, UJ
 
 __all__ = ["DeviceAccount", "Ledger", "SeriesRules"]
@@ -47,9 +47,15 @@ class SeriesRules:
 
 @dataclass(slots=True)
 class DeviceAccount:
-    """One device's accounts, all since JobWatt first ran here; see `DeviceView`."""
+    """One device's accounts, all since JobWatt first ran here; see `DeviceView`.
+
+    Attributes:
+        index: its place in `Ledger.accounts`, and in the energy of each series.
+    """
 
     device: Device
+    index: int
+    resting: bool = False
     energy_uj: int = 0
     idle_uj: int = 0
     unattributed_uj: int = 0
@@ -58,6 +64,7 @@ class DeviceAccount:
     power_uw: int | None = None
     limit_uw: int | None = None
     idle_power: IdlePower | None = None
+    gpu_info: GpuInfo | None = None
     gpu: GpuState | None = None
     holders: tuple[GpuHolder, ...] = ()
     methods_uj: dict[str, int] = field(default_factory=dict)
@@ -65,6 +72,12 @@ class DeviceAccount:
     wraps: int = 0
     resets: int = 0
     gap_ns: int = 0
+
+    def rest(self) -> None:
+        """Show nothing but totals until the device is read again."""
+        self.resting = True
+        self.power_uw = self.limit_uw = self.idle_power = self.gpu = None
+        self.holders = ()
 
     def view(self) -> DeviceView:
         """Return the account as it is now."""
@@ -81,11 +94,13 @@ class DeviceAccount:
             self.wraps,
             self.resets,
             self.gap_ns,
-            None if self.gpu is None else self._gpu_view(self.gpu),
+            self.resting,
+            self.gpu_info,
+            self.gpu,
+            self.holders,
+            dict(self.methods_uj),
+            dict(self.parts_uj),
         )
-
-    def _gpu_view(self, state: GpuState) -> GpuView:
-        return GpuView(state, self.holders, dict(self.methods_uj), dict(self.parts_uj))
 
 
 NO_PROCESS = -1
@@ -175,10 +190,10 @@ class Ledger:
     """
 
     rules: SeriesRules = field(default_factory=SeriesRules)
+    accounts: list[DeviceAccount] = field(default_factory=list)
     devices: dict[str, DeviceAccount] = field(default_factory=dict)
     domains_uj: dict[RaplDomain, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
-    _index: dict[str, int] = field(default_factory=dict)
     _live: dict[Process, _Series] = field(default_factory=dict)
     _ended: dict[SeriesLabels, _Series] = field(default_factory=dict)
     _late: dict[Process, _Series] = field(default_factory=dict)
@@ -190,19 +205,27 @@ class Ledger:
     # --- devices --------------------------------------------------------------------------------
 
     def account(self, device: Device) -> DeviceAccount:
-        """Return a device's account, opened at 0 when it is new, or measured by another source."""
+        """Return a device's account, opened at 0 when it is new.
+
+        A device that another source measures from now on has an account of its own for that; the
+        other one rests, and goes on when its source does.
+        """
         account = self.devices.get(device.name)
         if account is not None and account.device.source is device.source:
             account.device = device
             return account
-        index = self._index.setdefault(device.name, len(self._index))
-        for group in (self._live, self._ended):
-            for series in group.values():
-                if index < len(series.energy_uj):
-                    series.energy_uj[index] = 0
-                    series.shown = None
-        account = self.devices[device.name] = DeviceAccount(device)
-        return account
+        if account is not None:
+            account.rest()
+        for resting in self.accounts:
+            if (resting.device.name, resting.device.source) == (device.name, device.source):
+                resting.device = device
+                break
+        else:
+            resting = DeviceAccount(device, len(self.accounts))
+            self.accounts.append(resting)
+        resting.resting = False
+        self.devices[device.name] = resting
+        return resting
 
     def add_domain(self, domain: RaplDomain, uj: int) -> None:
         """Add to a RAPL domain's raw total."""
@@ -218,7 +241,7 @@ class Ledger:
     def post(self, device: Device, posting: Posting) -> None:
         """Book one device's energy of one interval."""
         account = self.account(device)
-        index = self._index[device.name]
+        index = account.index
         account.energy_uj += posting.energy_uj
         account.idle_uj += posting.idle_uj
         account.unattributed_uj += posting.unattributed_uj
@@ -378,7 +401,7 @@ class Ledger:
         else:
             self._opened += 1
             series = _Series(
-                labels, [0] * len(self.devices), recent, self._opened, process.start_ticks
+                labels, [0] * len(self.accounts), recent, self._opened, process.start_ticks
             )
         series.start_ticks = process.start_ticks
         series.ended_ns = None
@@ -410,7 +433,7 @@ class Ledger:
             self._retire(series)
 
     def _retire(self, series: _Series) -> None:
-        for account, uj in zip(self.devices.values(), series.energy_uj, strict=False):
+        for account, uj in zip(self.accounts, series.energy_uj, strict=False):
             account.retired_uj += uj
 
     # --- state ----------------------------------------------------------------------------------
@@ -422,19 +445,21 @@ class Ledger:
         few.
         """
         rows: dict[str, Row] = {
-            f"device {name}": (
+            f"device {account.index}": (
+                account.device.name,
                 account.device.component.value,
                 account.device.source.value,
                 account.device.package,
                 account.device.model,
             )
-            for name, account in self.devices.items()
+            for account in self.accounts
         }
-        rows["devices"] = tuple((name, *_KEPT(a)) for name, a in self.devices.items())
-        for name, account in self.devices.items():
+        rows["devices"] = tuple((account.index, *_KEPT(account)) for account in self.accounts)
+        rows["active"] = tuple(account.index for account in self.devices.values())
+        for account in self.accounts:
             if account.methods_uj or account.parts_uj:
                 amounts = tuple(account.methods_uj.items()), tuple(account.parts_uj.items())
-                rows[f"gpu {name}"] = amounts
+                rows[f"gpu {account.index}"] = amounts
         rows["domains"] = tuple((d.domain, d.package, uj) for d, uj in self.domains_uj.items())
         every = [series for group in (self._live, self._ended) for series in group.values()]
         for series in every:
@@ -450,16 +475,20 @@ class Ledger:
         Raises:
             ValueError, TypeError, LookupError: the rows are not those of `dump`.
         """
-        for name, *amounts in rows.get("devices", ()):
-            component, source, package, model = rows[f"device {name}"]
+        for index, *amounts in rows.get("devices", ()):
+            name, component, source, package, model = rows[f"device {index}"]
             number = None if package is None else int(package)
-            device = Device(Component(component), name, Source(source), number, str(model))
+            device = Device(Component(component), str(name), Source(source), number, str(model))
             account = self.account(device)
+            if account.index != index:
+                raise ValueError("devices are out of order")
             for field_name, amount in zip(_KEPT_FIELDS, amounts, strict=True):
                 setattr(account, field_name, int(amount))
-            methods, parts = rows.get(f"gpu {name}", ((), ()))
+            methods, parts = rows.get(f"gpu {index}", ((), ()))
             account.methods_uj = {str(key): int(uj) for key, uj in methods}
             account.parts_uj = {str(key): int(uj) for key, uj in parts}
+        for index in rows.get("active", ()):
+            self.account(self.accounts[index].device)
         for domain, package, uj in rows.get("domains", ()):
             self.add_domain(RaplDomain(str(domain), str(package)), int(uj))
         for number, *energy_uj in rows.get("series", ()):
@@ -495,7 +524,7 @@ class Ledger:
 
     def device_views(self) -> tuple[DeviceView, ...]:
         """Return all devices' accounts as they are now."""
-        return tuple(account.view() for account in self.devices.values())
+        return tuple(account.view() for account in self.accounts)
 
 
 def _add_all(totals: dict[str, int], amounts: Mapping[str, int]) -> None:

@@ -32,15 +32,24 @@ def _fields(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str
 class _Logfmt(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return " ".join(
-            f"{key}={value if _is_plain(value) else json.dumps(value)}"
+            f"{key}={value if _is_plain(value) else _quoted(value)}"
             for key, value in _fields(record, self).items()
         )
 
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(_fields(record, self))
+        return _visible(json.dumps(_fields(record, self), ensure_ascii=False))
 
 
 def _is_plain(value: str) -> bool:
     return value.isprintable() and not set(value) & set(' "=\\') and value != ""
+
+
+def _quoted(value: str) -> str:
+    return _visible(json.dumps(value, ensure_ascii=False))
+
+
+def _visible(text: str) -> str:
+    """Escape what would move a terminal's cursor, or is no character at all."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)

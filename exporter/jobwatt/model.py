@@ -173,8 +173,8 @@ class Process:
         pid: in the PID namespace of the exporter's procfs.
         start_ticks: start after boot, in clock ticks (field 22 of /proc/PID/stat).
         comm: the kernel's name of it, decoded.
-        uid: the real user id.
-        user: the name of that user, or its number.
+        uid: the real user id, -1 while unknown.
+        user: the name of that user, or its number; "" while unknown.
         job_uid: who owns it (design: metric contract).
         packages: the CPU packages that its affinity allows; None for all.
         memory_bytes: its anonymous resident memory.
@@ -185,8 +185,8 @@ class Process:
     pid: int
     start_ticks: int
     comm: str = ""
-    uid: int = 0
-    user: str = "0"
+    uid: int = -1
+    user: str = ""
     job_uid: str = "system"
     packages: frozenset[int] | None = None
     memory_bytes: int = 0

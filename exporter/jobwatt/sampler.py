@@ -111,7 +111,7 @@ class Sampler:
 
     def _keep_history(self, now_ns: int) -> None:
         """Add a point of mean power every few seconds."""
-        energy = tuple(account.energy_uj for account in self._accountant.ledger.devices.values())
+        energy = tuple(account.energy_uj for account in self._accountant.ledger.accounts)
         if self._history_from is not None and now_ns - self._history_from[0] < HISTORY_STEP_NS:
             return
         self._resident = self._resident_bytes()

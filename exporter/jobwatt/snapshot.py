@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from jobwatt.gpus import GpuHolder, GpuState
+from jobwatt.gpus import GpuHolder, GpuInfo, GpuState
 from jobwatt.model import Device, IdlePower, RaplDomain
 
 __all__ = [
@@ -19,22 +20,6 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class GpuView:
-    """What a GPU showed last, and views of its active energy in microjoules.
-
-    Attributes:
-        holders: who holds it now.
-        methods_uj: energy of processes, by the method that divided it.
-        instances_uj: active energy by MIG instance, by its UUID.
-    """
-
-    state: GpuState
-    holders: tuple[GpuHolder, ...]
-    methods_uj: dict[str, int]
-    instances_uj: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
 class DeviceView:
     """A device's accounts in microjoules, since JobWatt first ran on this node.
 
@@ -46,7 +31,12 @@ class DeviceView:
         idle_power: None while nothing is known.
         other_uj: of processes without a series, alive or gone.
         retired_uj: of process series that have been dropped.
-        gpu: of a GPU that answered at its last look.
+        resting: whether another source measures the device now.
+        gpu_info: what a GPU is, as its driver last told.
+        gpu: how a GPU was at the last look, None where it did not answer.
+        holders: who holds a GPU.
+        methods_uj: energy of a GPU's processes, by the method that divided it.
+        parts_uj: active energy of a GPU's MIG instances, by UUID.
     """
 
     device: Device
@@ -61,7 +51,12 @@ class DeviceView:
     wraps: int
     resets: int
     gap_ns: int
-    gpu: GpuView | None = None
+    resting: bool = False
+    gpu_info: GpuInfo | None = None
+    gpu: GpuState | None = None
+    holders: tuple[GpuHolder, ...] = ()
+    methods_uj: Mapping[str, int] = field(default_factory=dict)
+    parts_uj: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
-from grafana_foundation_sdk.models.dashboard import ValueMap, ValueMappingResult
 
 from jobwatt.exposition import catalog
 from look import (
@@ -12,6 +11,7 @@ from look import (
     BYTES,
     COUNT,
     GOOD,
+    NEUTRAL,
     SECONDS,
     SHARE,
     WARN,
@@ -19,16 +19,38 @@ from look import (
     Column,
     columns,
     course,
+    legend,
     limits,
+    named,
+    nothing,
+    paint,
     set_,
     states,
     tiles,
 )
-from queries import increase, instant, over_time, own, rate, rows, select, total, zero_without
+from queries import (
+    STALE_SECONDS,
+    age,
+    failed_scrapes,
+    fresh,
+    increase,
+    instant,
+    or_nan,
+    over_time,
+    own,
+    power,
+    rate,
+    rows,
+    seen,
+    select,
+    state,
+    total,
+    zero_without,
+)
 
 __all__ = ["add_health"]
 
-COST = (6, 6)
+EVENTS, COST = (9, 6), (5, 6)
 
 
 def add_health(board: Dashboard) -> Dashboard:
@@ -50,35 +72,50 @@ def _devices() -> table.Panel:
         "Value #C": Column("Idle power", WATTS, width=100),
         "method": Column("Idle power is", width=110),
     }
-    return columns(
+    device = ("component", "device", "source")
+    panel = columns(
         "Devices",
-        "What is measured, and from what. Idle power is configured, observed in quiet seconds, or "
-        "fitted from power against use; until it is known, idle energy counts as 0.",
-        (14, 8),
+        "What is measured, and from what. A device that is not read has no power now, which is not "
+        "0 W. Idle power is configured, observed in quiet seconds, or fitted from power against "
+        "use; until it is known, idle energy counts as 0.",
+        (14, 10),
         fields,
-        rows(f"sum by (component, device, source) ({select(catalog.DEVICE_POWER)})"),
+        rows(or_nan(total(power(), *device), seen(catalog.DEVICE_ENERGY), *device)),
         rows(f"max by (component, device) ({select(catalog.DEVICE_POWER_LIMIT)})"),
         rows(f"max by (component, device, method) ({select(catalog.DEVICE_IDLE_POWER)})"),
-        rows(f"max by (component, device, model) ({select(catalog.DEVICE_INFO)})"),
+        rows(f"max by (component, device, model) ({seen(catalog.DEVICE_INFO)})"),
         sort=("component", "device"),
         hidden=("component", "Value #D"),
+    )
+    colored = {"type": "color-text"}
+    return panel.override_by_name(
+        "Power now",
+        [
+            set_("mappings", [nothing("not read")]),
+            set_("custom.cellOptions", colored),
+            paint(NEUTRAL),
+        ],
     )
 
 
 def _sources() -> statetimeline.Panel:
     panel = states(
         "Sources over time",
-        "Whether every device of a source was read.",
+        "Whether every device of a source was read, and whether the exporter answered (else down) "
+        "and sampled (else stalled).",
         "bool_on_off",
-        (5, 8),
-        over_time(total(select(catalog.SOURCE_UP), "source"), "{{source}}"),
+        (5, 10),
+        over_time(total(fresh(select(catalog.SOURCE_UP)), "source"), "{{source}}"),
+        over_time(state(), "exporter"),
     )
-    up, down = ValueMappingResult(text="up", color=GOOD), ValueMappingResult(text="down", color=BAD)
-    return panel.mappings([ValueMap(options={"1": up, "0": down})])
+    return panel.mappings([named({"1": ("up", GOOD), "0": ("down", BAD), "2": ("stalled", WARN)})])
 
 
 def _trouble() -> stat.Panel:
+    late = f"({age()})"
     counts = {
+        "scrapes failed": failed_scrapes(),
+        "last sample late by": f"{late} * ({late} >= bool {STALE_SECONDS})",
         "reads failed": zero_without(total(increase(catalog.SOURCE_ERRORS))),
         "samples missed": total(increase(catalog.SAMPLES_MISSED)),
         "counters reset": total(increase(catalog.METER_RESETS)),
@@ -87,31 +124,34 @@ def _trouble() -> stat.Panel:
     }
     panel = tiles(
         "Trouble in the range",
-        "What went wrong over the range: all 0 on a healthy node. The energy of missed samples is "
-        "in the next sample; that of gaps is unattributed.",
+        "What went wrong over the range, as far as the exporter answered: all 0 on a healthy node. "
+        "The energy of missed samples is in the next sample; that of gaps is unattributed.",
         COUNT,
-        (5, 8),
+        (5, 10),
         *(instant(expr, name) for name, expr in counts.items()),
     )
-    panel.decimals(0).thresholds(limits(GOOD, (0.5, WARN)))
-    return panel.override_by_name("not known for sure", [set_("unit", SECONDS)])
+    panel.decimals(0).thresholds(limits(GOOD, (0.5, WARN))).no_value("not known")
+    return panel.override_by_regexp("/ late by$|^not known /", [set_("unit", SECONDS)])
 
 
 def _failures() -> timeseries.Panel:
+    kinds = ("source", "reason")
+    failed = total(f"increase({select(catalog.SOURCE_ERRORS)}[$__rate_interval])", *kinds)
+    missed = f"increase({select(catalog.SAMPLES_MISSED)}[$__rate_interval])"
+    ever = total(increase(catalog.SOURCE_ERRORS, "@ end()"), *kinds)
+    none = f"0 * {total(select(catalog.BUILD_INFO))}"
+    for label, word in (("source", "reads"), ("reason", "failed")):
+        none = f'label_replace({none}, "{label}", "{word}", "", "")'
     panel = course(
         "Failed reads and missed samples",
-        "Readings that failed, by source and reason, and samples that were not taken in time.",
+        "Readings that failed, by source and reason where there were any in the range, and samples "
+        "that were not taken in time.",
         COUNT,
-        COST,
-        over_time(
-            total(
-                f"increase({select(catalog.SOURCE_ERRORS)}[$__rate_interval])", "source", "reason"
-            ),
-            "{{source}}: {{reason}}",
-        ),
-        over_time(total(f"increase({select(catalog.SAMPLES_MISSED)}[$__rate_interval])"), "missed"),
+        EVENTS,
+        over_time(f"{failed} and {ever} > 0 or on () {none}", "{{source}} {{reason}}"),
+        over_time(total(missed), "samples missed"),
     )
-    return panel.axis_soft_max(1).decimals(0)
+    return panel.legend(legend(calcs=())).axis_soft_max(1).decimals(0)
 
 
 def _duration() -> timeseries.Panel:
@@ -120,7 +160,7 @@ def _duration() -> timeseries.Panel:
         "From reading the first device to publishing the figures.",
         SECONDS,
         COST,
-        over_time(total(select(catalog.SAMPLE_DURATION)), "sample"),
+        over_time(total(fresh(select(catalog.SAMPLE_DURATION))), "sample"),
     )
 
 

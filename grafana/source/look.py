@@ -29,12 +29,17 @@ from grafana_foundation_sdk.models.common import (
     VizOrientation,
 )
 from grafana_foundation_sdk.models.dashboard import (
+    DashboardSpecialValueMapOptions,
     DataSourceRef,
     DataTransformerConfig,
     DynamicConfigValue,
     FieldColorModeId,
+    SpecialValueMap,
+    SpecialValueMatch,
     Threshold,
     ThresholdsMode,
+    ValueMap,
+    ValueMappingResult,
 )
 
 __all__ = [
@@ -61,6 +66,8 @@ __all__ = [
     "joined",
     "legend",
     "limits",
+    "named",
+    "nothing",
     "paint",
     "set_",
     "shades",
@@ -257,6 +264,18 @@ def limits(base: str, *steps: tuple[float, str]) -> dashboard.ThresholdsConfig:
     first = Threshold(value=None, color=base)
     others = [Threshold(value=start, color=color) for start, color in steps]
     return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps([first, *others])
+
+
+def named(names: dict[str, tuple[str, str]]) -> ValueMap:
+    """Return words for figures, each in its colour."""
+    return ValueMap(options={v: ValueMappingResult(text=t, color=c) for v, (t, c) in names.items()})
+
+
+def nothing(text: str) -> SpecialValueMap:
+    """Return a word, in red, for what is not a number."""
+    result = ValueMappingResult(text=text, color=BAD)
+    options = DashboardSpecialValueMapOptions(match=SpecialValueMatch.NULL_AND_NAN, result=result)
+    return SpecialValueMap(options=options)
 
 
 def set_(name: str, setting: object) -> DynamicConfigValue:

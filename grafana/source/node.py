@@ -5,8 +5,11 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import barchart, stat, table, timeseries
 from grafana_foundation_sdk.builders.common import TableSortByFieldState
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
-from grafana_foundation_sdk.models.common import BigValueTextMode, LegendPlacement
-from grafana_foundation_sdk.models.dashboard import ValueMap, ValueMappingResult
+from grafana_foundation_sdk.models.common import (
+    BigValueTextMode,
+    LegendPlacement,
+    VizOrientation,
+)
 
 from frame import by_node, frame
 from health import add_health
@@ -29,6 +32,7 @@ from look import (
     joined,
     legend,
     limits,
+    named,
     paint,
     set_,
     shades,
@@ -36,15 +40,24 @@ from look import (
     value,
 )
 from queries import (
+    STALE_SECONDS,
     above_zero,
+    age,
+    fresh,
     increase,
     instant,
+    measured,
+    or_minus_one,
+    or_nan,
     over_time,
-    rate,
+    power,
     rows,
+    seen,
     select,
+    state,
     total,
     watt_hours,
+    watts,
 )
 
 __all__ = ["build"]
@@ -58,7 +71,8 @@ TOP_LINES, TOP_ROWS = 10, 20
 def build() -> Dashboard:
     """Return the dashboard."""
     board = by_node(frame("node", "JobWatt / Node", "Where does this node's energy go?"))
-    for panel in (_power(), _energy(), _idle(), _unattributed(), _sources(), _origin()):
+    figures = (_power(), _energy(), _idle(), _unattributed(), _last_sample(), _sources(), _origin())
+    for panel in figures:
         board.with_panel(panel)
     board.with_row(Row("Power"))
     for lines in (_power_by_kind(), _power_by_device(), _top_by_power()):
@@ -68,30 +82,35 @@ def build() -> Dashboard:
     return add_health(board)
 
 
-# --- first row: the answer in six figures -------------------------------------------------------
+# --- first row: the answer in figures -----------------------------------------------------------
 
-FIGURE = (4, 4)
+WIDE, NARROW = (4, 4), (3, 4)
+NOT_KNOWN = "not known"
+UNKNOWN = named({"-1": (NOT_KNOWN, BAD)})
 
 
 def _power() -> stat.Panel:
-    return value(
+    panel = value(
         "Power now",
         "Power of all measured devices at the last scrape. Fans, disks, network cards and the "
-        "power supply's losses are not among them.",
+        "power supply's losses are not among them. Not known where there is no sample of the last "
+        f"{STALE_SECONDS} s.",
         WATTS,
-        FIGURE,
-        instant(total(select(catalog.DEVICE_POWER)), "power"),
+        NARROW,
+        instant(or_minus_one(total(power())), "power"),
     )
+    return panel.mappings([UNKNOWN])
 
 
 def _energy() -> stat.Panel:
-    return value(
+    panel = value(
         "Energy in the range",
         "Energy of all measured devices over the range that is chosen above. 1 Wh is 3,600 J.",
         WATT_HOURS,
-        FIGURE,
+        WIDE,
         instant(watt_hours(total(increase(ENERGY))), "energy"),
-    ).decimals(1)
+    )
+    return panel.decimals(1).no_value(NOT_KNOWN)
 
 
 def _idle() -> stat.Panel:
@@ -101,34 +120,56 @@ def _idle() -> stat.Panel:
         "Part of the range's energy that the devices would have used without any work. A device "
         "counts as 0 as long as its idle power is not known.",
         SHARE,
-        FIGURE,
-        instant(f"{share} and on () {select(catalog.DEVICE_IDLE_POWER)}", "idle"),
+        NARROW,
+        instant(f"{share} and on () {seen(catalog.DEVICE_IDLE_POWER)}", "idle"),
     )
-    return panel.decimals(1).thresholds(limits(GOOD, (0.6, WARN))).no_value("not known yet")
+    return panel.decimals(1).thresholds(limits(GOOD, (0.6, WARN))).no_value(NOT_KNOWN)
 
 
 def _unattributed() -> stat.Panel:
     share = f"{total(increase(catalog.DEVICE_UNATTRIBUTED_ENERGY))} / {total(increase(ENERGY))}"
     panel = value(
-        "Unattributed share",
+        "Unattributed",
         "Part of the range's energy that was spent on work, but on nobody's that is known: a gap "
         "in the readings, or processes that no sample saw.",
         SHARE,
-        FIGURE,
+        NARROW,
         instant(share, "unattributed"),
     )
-    return panel.decimals(1).thresholds(limits(GOOD, (0.05, WARN), (0.2, BAD)))
+    panel.decimals(1).thresholds(limits(GOOD, (0.05, WARN), (0.2, BAD)))
+    return panel.no_value(NOT_KNOWN)
+
+
+def _last_sample() -> stat.Panel:
+    panel = value(
+        "Last sample",
+        "Whether the exporter answers and samples, and how old its last sample is, by the clocks "
+        "of the node and of Prometheus. Stalled: it answers, but shows the same sample for "
+        f"{STALE_SECONDS} s or more.",
+        "suffix: s ago",
+        WIDE,
+        instant(f"{state()} or on () vector(0)", "exporter"),
+        instant(or_minus_one(age()), "last sample"),
+    )
+    panel.decimals(0).thresholds(limits(GOOD, (STALE_SECONDS / 2, WARN), (STALE_SECONDS, BAD)))
+    panel.text_mode(BigValueTextMode.VALUE).orientation(VizOrientation.HORIZONTAL)
+    panel.mappings([named({"-1": ("none in the range", BAD)})])
+    says = named({"0": ("does not answer", BAD), "1": ("sampling", GOOD), "2": ("stalled", BAD)})
+    return panel.override_by_name("exporter", [set_("mappings", [says])])
 
 
 def _sources() -> stat.Panel:
+    down = total(fresh(f"(1 - {select(catalog.SOURCE_UP)})"))
     panel = value(
         "Sources",
         "Sources with a device that could not be read at the last sample: see Sources and health.",
         "suffix: down",
-        FIGURE,
-        instant(total(f"1 - {select(catalog.SOURCE_UP)}"), "sources down"),
+        NARROW,
+        # What the exporter does instead of telling: below 0.
+        instant(f"{down} or on () ({state()} or on () vector(0)) - 3", "sources down"),
     )
-    panel.mappings([ValueMap(options={"0": ValueMappingResult(text="all up", color=GOOD)})])
+    instead = {"-3": ("no answer", BAD), "-2": ("none", WARN), "-1": ("stalled", BAD)}
+    panel.mappings([named({"0": ("all up", GOOD), **instead})])
     return panel.decimals(0).thresholds(limits(GOOD, (1, BAD)))
 
 
@@ -138,10 +179,11 @@ def _origin() -> stat.Panel:
         "Where the figures come from. Orange is not measured: estimated from the CPU's model and "
         "use, or simulated.",
         WATTS,
-        FIGURE,
-        instant(total(select(catalog.DEVICE_POWER), "source"), "{{source}}"),
+        WIDE,
+        instant(or_minus_one(total(power(), "source")), "{{source}}"),
     )
     panel.text_mode(BigValueTextMode.VALUE_AND_NAME).thresholds(limits(GOOD))
+    panel.mappings([UNKNOWN])
     return panel.override_by_regexp("/^(estimate|simulated)$/", [paint(WARN)])
 
 
@@ -152,10 +194,12 @@ def _power_by_kind() -> timeseries.Panel:
     panel = stacked(
         "Where the power goes",
         "The power of all devices, in full: idle; the processes that have series of their own; all "
-        "other processes, alive or gone; and what is nobody's. Nothing is spread.",
+        "other processes, alive or gone; and what is nobody's. Nothing is spread. A device that "
+        "cannot be read is left out, and nothing is drawn while the exporter has stalled; what was "
+        "used meanwhile is in the energy of the range.",
         WATTS,
         (12, 9),
-        *(over_time(kind(name, rate), name) for name in KINDS),
+        *(over_time(kind(name, watts), name) for name in KINDS),
     )
     return paint_kinds(panel)
 
@@ -163,11 +207,11 @@ def _power_by_kind() -> timeseries.Panel:
 def _power_by_device() -> timeseries.Panel:
     panel = course(
         "Power by device",
-        "Mean power of each device. Dashed: its enforced limit, where it has one. Blue is CPU, "
-        "green is DRAM, orange is GPU.",
+        "Mean power of each device; a gap where it was not read. Dashed: its enforced limit, where "
+        "it has one. Blue is CPU, green is DRAM, orange is GPU.",
         WATTS,
         (12, 9),
-        over_time(total(rate(ENERGY), "device"), "{{device}}"),
+        over_time(or_nan(total(measured(), "device"), select(ENERGY), "device"), "{{device}}"),
         over_time(f"max by (device) ({select(catalog.DEVICE_POWER_LIMIT)})", "{{device}} limit"),
     )
     # A device's name tells its component; a GPU's is its UUID or PCI address.
@@ -186,16 +230,16 @@ def _power_by_device() -> timeseries.Panel:
 
 
 def _top_by_power() -> timeseries.Panel:
-    watts = total(rate(catalog.PROCESS_ENERGY), *PROCESS)
+    each = total(watts(catalog.PROCESS_ENERGY), *PROCESS)
     # The same ten at every step: a topk of each step would change its members along the way.
     most = f"topk({TOP_LINES}, {total(increase(catalog.PROCESS_ENERGY, '@ end()'), *PROCESS)})"
-    top = f"{watts} and {most}"
-    everyone = f"{kind('processes', rate)} + {kind('other processes', rate)}"
+    top = f"{each} and {most}"
+    everyone = f"{kind('processes', watts)} + {kind('other processes', watts)}"
     panel = stacked(
         "Top processes by power",
         f"The {TOP_LINES} processes that used most energy in the range, and everybody else: "
         "together the power of all processes. A process that ends falls to 0 and its line leaves "
-        "two minutes later.",
+        "two minutes later. Devices that cannot be read are left out.",
         WATTS,
         (24, 10),
         over_time(top, "{{comm}} {{pid}} · {{user}} · {{job_uid}}"),
@@ -243,7 +287,7 @@ def _top_by_energy() -> table.Panel:
         (16, 13),
         fields,
         rows(watt_hours(top)),
-        rows(f"{total(rate(catalog.PROCESS_ENERGY), *PROCESS)} and {top}"),
+        rows(f"{total(watts(catalog.PROCESS_ENERGY), *PROCESS)} and {top}"),
         rows(f"{top} / scalar({total(increase(ENERGY))})"),
     )
     panel.sort_by([TableSortByFieldState().display_name("Energy").desc(True)])

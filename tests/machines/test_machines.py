@@ -6,21 +6,29 @@ them, `steps.json` for what happens on it, `metrics.prom` for its page. See READ
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from fakes.nvml import FakeNvml, GpuProcess, Instance
+from fakes.nvml.profiles import H100
 from jobwatt.app import host_parts, make_sampler
 from jobwatt.config import Config
 from jobwatt.exposition.render import Renderer
+from jobwatt.meters.nvml.library import Library
+from jobwatt.meters.nvml.meter import NvmlMeter
+from jobwatt.meters.own_thread import OwnThread
+from jobwatt.model import Report
 from jobwatt.snapshot import Snapshot
 from jobwatt.units import NS, UJ
 
@@ -31,6 +39,9 @@ START_NS = 1000 * NS
 START_WALL = 1_800_000_000.0
 TICKS = 100
 """Clock ticks a second in the recorded trees."""
+
+XE_HERTZ = 19_200_000
+"""The clock of Intel's xe driver, in whose cycles it tells engine time."""
 
 _UTIME = 11
 """Field of /proc/PID/stat, counted after the name."""
@@ -43,13 +54,15 @@ class Machine:
 
     A step has `seconds`, how often it is repeated (`times`), and what goes on meanwhile: `watts`
     by zone; CPUs in use by CPU (`busy`), by pid (`processes`) and by cgroup (`cgroups`); and the
-    zones that show nothing at its end (`unreadable`). A step of 0 seconds is the state at the
-    start.
+    zones that show nothing at its end (`unreadable`). `watts` also moves hwmon chips, `engines` the
+    engine time in the fdinfo of `pid/fd`, `gpus` the fake NVML (power and SM utilisation), `files`
+    sets anything else. A step of 0 seconds is the state at the start.
     """
 
     def __init__(self, name: str, root: Path) -> None:
         shutil.copytree(HERE / name, root, symlinks=True)
         self.root = root
+        self.driver = make_driver(root)
         self.now_ns = START_NS
         self.steps: list[dict[str, Any]] = json.loads((root / "steps.json").read_text())
         self._zones = {path.parent.name: path for path in root.glob("sys/class/**/energy_uj")}
@@ -65,6 +78,9 @@ class Machine:
         )
         parts = host_parts(config)
         self.sampler = make_sampler(config, parts)
+        for index, meter in enumerate(parts.meters):
+            if isinstance(meter, OwnThread):
+                parts.meters[index] = Direct(meter, self)  # type: ignore[index]
         self.sampler._clock = lambda: self.now_ns
         self.sampler._wall = lambda: START_WALL + (self.now_ns - START_NS) / NS
 
@@ -84,18 +100,74 @@ class Machine:
     def _pass(self, step: dict[str, Any]) -> None:
         seconds = step["seconds"]
         self.now_ns += seconds * NS
+        if self.driver is not None:
+            for index, does in step.get("gpus", {}).items():
+                self._drive(self.driver, int(index), does)
+            self.driver.advance(seconds)
+        self._spend(step, seconds)
+        self._work(step, seconds)
+        for path, text in step.get("files", {}).items():
+            (self.root / path).write_text(f"{text}\n")
+
+    def _spend(self, step: dict[str, Any], seconds: float) -> None:
+        """Move what counts energy, or shows power."""
         for key, watts in step.get("watts", {}).items():
+            if key.startswith("hwmon"):
+                self._add_hwmon(key, watts, seconds)
+                continue
             size = int((self._zones[key].parent / "max_energy_range_uj").read_text())
             self._energy[key] = (self._energy[key] + round(watts * seconds * UJ)) % size
         for key, path in self._zones.items():
             hidden = key in step.get("unreadable", [])
             path.write_text("" if hidden else f"{self._energy[key]}\n")
+
+    def _work(self, step: dict[str, Any], seconds: float) -> None:
+        """Move what tells who was busy."""
         for cpu, cpus in step.get("busy", {}).items():
             self._add_ticks(self.root / "proc/stat", f"cpu{cpu} ".encode(), 0, cpus * seconds)
         for pid, cpus in step.get("processes", {}).items():
             self._add_ticks(self.root / f"proc/{pid}/stat", b") ", _UTIME, cpus * seconds)
         for path, cpus in step.get("cgroups", {}).items():
             self._add_usage(path, cpus * seconds)
+        for client, classes in step.get("engines", {}).items():
+            self._add_engines(client, classes, seconds)
+
+    def _add_hwmon(self, chip: str, watts: float, seconds: float) -> None:
+        """Show a power, and add it up where the chip has an energy counter."""
+        folder = self.root / "sys/class/hwmon" / chip
+        for base in (folder, folder / "device"):
+            for path in base.glob("energy*_input"):
+                path.write_text(f"{int(path.read_text()) + round(watts * seconds * UJ)}\n")
+            if (base / "power1_average").exists():
+                (base / "power1_average").write_text(f"{round(watts * UJ)}\n")
+
+    def _add_engines(self, client: str, classes: dict[str, float], seconds: float) -> None:
+        """Add engine time to a DRM client's fdinfo: nanoseconds, or cycles of a 19.2 MHz clock."""
+        pid, fd = client.split("/")
+        path = self.root / f"proc/{pid}/fdinfo/{fd}"
+        lines = []
+        for line in path.read_text().splitlines():
+            key, _, value = line.partition(":\t")
+            engine = key.rpartition("-")[2]
+            if key == f"drm-engine-{engine}" and engine in classes:
+                value = f"{int(value.split()[0]) + round(classes[engine] * seconds * NS)} ns"
+            elif key == f"drm-cycles-{engine}" and engine in classes:
+                value = str(int(value) + round(classes[engine] * seconds * XE_HERTZ))
+            elif key == f"drm-total-cycles-{engine}":
+                value = str(int(value) + round(seconds * XE_HERTZ))
+            lines.append(f"{key}:\t{value}\n")
+        path.write_text("".join(lines))
+
+    @staticmethod
+    def _drive(driver: FakeNvml, index: int, does: dict[str, Any]) -> None:
+        """Set what a GPU draws, who starts on it, and how busy its instances are, from now on."""
+        driver.set_power(index, round(does["watts"] * 1000))
+        for pid, facts in does.get("starts", {}).items():
+            instance, memory = facts.get("instance"), facts["mib"] << 20
+            process = GpuProcess(int(pid), memory_bytes=memory, sm=facts["sm"], instance=instance)
+            driver.start_process(index, process)
+        for number, percent in does.get("instances", {}).items():
+            driver.set_gpm(index, graphics=percent, sm=percent, gpu_instance=int(number))
 
     def _add_ticks(self, path: Path, after: bytes, field: int, seconds: float) -> None:
         """Add CPU time to a field of a stat file, counted behind the last `after`."""
@@ -116,15 +188,52 @@ class Machine:
             folder = folder.parent
 
 
+class Direct:
+    """A blocking meter without its thread, on the machine's clock."""
+
+    def __init__(self, own_thread: OwnThread, machine: Machine) -> None:
+        self._meter: Any = own_thread._meter
+        self._meter._clock = lambda: machine.now_ns
+        self._meter._wall = lambda: round(START_WALL * NS) + machine.now_ns - START_NS
+        driver = machine.driver
+        if isinstance(self._meter, NvmlMeter):
+            self._meter._foreign = False
+            soname = "no-such-library.so" if driver is None else str(driver.library)
+            self._meter._library = Library(soname)
+
+    def read(self, now_ns: int) -> Sequence[Report]:
+        """Read on the spot."""
+        del now_ns
+        reports: Sequence[Report] = self._meter.read()
+        return reports
+
+
+def make_driver(root: Path) -> FakeNvml | None:
+    """Return the fake driver that `nvml.json` describes: GPUs by profile, with MIG instances."""
+    if not (root / "nvml.json").exists():
+        return None
+    gpus = []
+    for facts in json.loads((root / "nvml.json").read_text()):
+        instances = tuple(Instance(**instance) for instance in facts.pop("instances", ()))
+        if instances:
+            facts["instances"] = instances
+        gpus.append(replace(H100.idle, refresh_ms=0, processes=(), **facts))
+    folder = root / "driver"
+    folder.mkdir()
+    return FakeNvml(folder, gpus)
+
+
 @pytest.fixture
 def machine(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Machine:
+) -> Iterator[Machine]:
     """Return the machine that the test names, its `denied` files unreadable."""
     name = request.param
     assert isinstance(name, str)
     deny(tmp_path / name, HERE / name / "denied", monkeypatch)
-    return Machine(name, tmp_path / name)
+    machine = Machine(name, tmp_path / name)
+    with machine.driver.installed() if machine.driver else contextlib.nullcontext():
+        yield machine
 
 
 def deny(root: Path, names: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,9 +363,9 @@ def test_a_package_is_estimated_or_measured_never_both(
     quiet = {"seconds": 1, "watts": {"intel-rapl:0": 80.0}}
     pages = [rendered(machine.step(quiet)) for _ in range(10)]
     energy = {"jobwatt_device_energy_joules_total"}
-    before, after = (microjoules(page, energy, {"component": "cpu"}) for page in pages[4::5])
-    assert {device: after[device] - before[device] for device in after} == {"package-0": 400 * UJ}
-    assert microjoules(pages[9], energy, {"source": "estimate"}) == {}
+    for source, joules in (("rapl", 400), ("estimate", 0)):
+        before, after = (microjoules(page, energy, {"source": source}) for page in pages[4::5])
+        assert after["package-0"] - before["package-0"] == joules * UJ
 
 
 @pytest.mark.parametrize("machine", ["permission-denied"], indirect=True)

@@ -14,7 +14,11 @@ from jobwatt.config import Config, load_config
 from jobwatt.errors import Absent, Failed, ReadError, UsageError
 from jobwatt.host.cgroupfs import parse_cpu_stat, parse_cpuacct_usage
 from jobwatt.host.cpulist import parse_cpulist
+from jobwatt.host.drm import read_cards
+from jobwatt.host.fdinfo import DrmClient, parse_fdinfo
 from jobwatt.host.files import read_integer
+from jobwatt.host.hwmon import read_chips
+from jobwatt.host.kfd import parse_node_address
 from jobwatt.host.powercap import read_zones
 from jobwatt.host.procfs import (
     TICK_NS,
@@ -331,6 +335,94 @@ def test_zones_are_read_or_absent(names: list[str], content: bytes) -> None:
             return
     keys = [zone.key for zone in zones]
     assert sorted(set(keys)) == sorted(keys)
+
+
+# --- graphics cards ------------------------------------------------------------------------------
+
+
+@fuzz
+@given(
+    pieces(
+        b"drm-driver:\tamdgpu\n",
+        b"drm-client-id:\t",
+        b"drm-pdev:\t0000:03:00.0\n",
+        b"drm-engine-gfx:\t5 ns\n",
+        b"drm-engine-capacity-gfx:\t",
+        b"drm-cycles-rcs:\t",
+        b"drm-total-cycles-rcs:\t",
+        b"drm-resident-vram:\t",
+        b" KiB\n",
+    )
+)
+@example(b"drm-driver:x\ndrm-client-id:1\ndrm-engine-x:" + HUGE)
+@example(b"drm-driver:x\ndrm-client-id:1\ndrm-memory-x:1 " + HUGE)
+def test_fdinfo_is_parsed_or_failed(data: bytes) -> None:
+    """Any bytes make a client, none, or `Failed`."""
+    try:
+        client = parse_fdinfo(data)
+    except Failed:
+        return
+    if client is not None:
+        assert isinstance(client, DrmClient)
+        assert {type(value) for value in client.engine_ns.values()} <= {int}
+        assert client.address.encode().decode() == client.address
+
+
+engines = st.dictionaries(st.text("abcdefgh0123", min_size=1, max_size=6), numbers, max_size=4)
+
+
+@fuzz
+@given(numbers, engines, st.none() | st.integers(0, 2**30))
+def test_fdinfo_comes_back(number: int, engine_ns: dict[str, int], memory: int | None) -> None:
+    """Any client comes back."""
+    lines = ["pos:\t0", "drm-driver:\tamdgpu", f"drm-client-id:\t{number}", "drm-pdev:\t0:1:2.3"]
+    lines += [f"drm-engine-{name}:\t{ns} ns" for name, ns in engine_ns.items()]
+    if memory is not None:
+        lines.append(f"drm-resident-vram:\t{memory} KiB")
+    expected = DrmClient(
+        "0:1:2.3",
+        number,
+        "amdgpu",
+        engine_ns,
+        memory_bytes=None if memory is None else memory * 1024,
+    )
+    assert parse_fdinfo("\n".join(lines).encode()) == expected
+
+
+@fuzz
+@given(pieces(b"location_id 768\n", b"domain ", b"location_id "))
+@example(b"location_id " + HUGE)
+@example(b"location_id 1\ndomain 99999999999999999999")
+def test_node_addresses_are_parsed_or_failed(data: bytes) -> None:
+    """Any bytes make a PCI address or `Failed`."""
+    try:
+        address = parse_node_address(data)
+    except Failed:
+        return
+    assert len(address) in range(12, 17)
+
+
+@fuzz
+@given(
+    st.lists(st.sampled_from(["card0", "card1-DP-1", "hwmon0", "hwmon-1"]), unique=True),
+    st.sampled_from(["0000:03:00.0", "platform", "../..", "."]),
+    st.binary(max_size=20),
+)
+def test_cards_and_chips_are_read(names: list[str], device: str, content: bytes) -> None:
+    """Folders of any name that hold anything make cards on the PCI bus, and chips with names."""
+    with tempfile.TemporaryDirectory() as sysfs:
+        for name in names:
+            for kind in ("drm", "hwmon"):
+                folder = Path(sysfs) / "class" / kind / name
+                folder.mkdir(parents=True)
+                for attribute in ("name", "vendor", "temp1_label", "temp1_input"):
+                    (folder / attribute).write_bytes(content)
+                (folder / "device").symlink_to(device)
+        cards, chips = read_cards(Path(sysfs)), read_chips(Path(sysfs))
+        text = "".join(f"{card.ids}{card.driver}" for card in cards)
+        text += "".join(f"{chip.name}{chip.labelled('temp', ('edge',))}" for chip in chips)
+    assert text.encode().decode() == text
+    assert len(chips) == len(names)
 
 
 # --- configuration -------------------------------------------------------------------------------

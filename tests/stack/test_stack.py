@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import re
 import signal
@@ -274,6 +275,18 @@ def test_a_taken_port_is_told(tmp_path: Path) -> None:
             assert stack.wait() == 1
             assert f"port {port} cannot be had" in stack.err
             assert "--prometheus-port" in stack.err
+
+
+def test_a_folder_has_one_stack(tmp_path: Path) -> None:
+    """The second would write into the first one's data: it is told the way out, and ends."""
+    folder = tmp_path / "stack"
+    folder.mkdir()
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with running_stack(tmp_path) as stack:
+            assert stack.wait() == 1
+            assert f"another stack runs in {folder}" in stack.err
+            assert "--folder" in stack.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

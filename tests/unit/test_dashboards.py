@@ -27,6 +27,9 @@ DASHBOARDS = {
 UIDS = {"node": "jobwatt-node"}
 """Addresses that people have bookmarked: a uid never changes."""
 
+OF_PROMETHEUS = {"up"}
+"""Series that Prometheus makes by itself."""
+
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 GRAFANA_VALUES = {
     "$__rate_interval": "1m",
@@ -232,37 +235,194 @@ def test_series_have_names(panel: Json) -> None:
 
 @pytest.mark.parametrize("expr", QUERIES)
 def test_queries_ask_for_metrics_that_exist(expr: str) -> None:
-    """Every name is in the catalog."""
+    """Every name is in the catalog, or Prometheus' own."""
     assert metrics(expr)
-    assert metrics(expr) <= {spec.name for spec in METRICS}
+    assert metrics(expr) <= {spec.name for spec in METRICS} | OF_PROMETHEUS
 
 
 @pytest.mark.parametrize("expr", QUERIES)
 def test_queries_are_about_the_chosen_node(expr: str) -> None:
     """No panel shows another node's series."""
-    selectors = re.findall(r"(?:jobwatt|process)_\w+({[^}]*})?", expr)
+    selectors = re.findall(r"\b(?:jobwatt_\w+|process_\w+|up\b)({[^}]*})?", expr)
     assert set(selectors) == {'{cluster=~"$cluster",instance="$instance"}'}
 
 
+ACROSS = {
+    "counter": {"increase"},
+    "gauge": {"avg_over_time", "count_over_time", "delta", "last_over_time"},
+    "info": {"last_over_time"},
+    "up": {"count_over_time", "sum_over_time"},
+}
+"""What may be done over time, by kind; a rate of a gauge means nothing."""
+
+ALSO = {
+    "process_cpu_seconds_total": {"rate"},
+    "jobwatt_device_energy_joules_total": {"count_over_time", "last_over_time"},
+}
+"""Beyond that: how long it was there, and that it was."""
+
+
 @pytest.mark.parametrize("expr", QUERIES)
-def test_rates_follow_the_scrape_interval(expr: str) -> None:
-    """A rate takes Grafana's interval, and only what grows for the whole range takes the range."""
-    for function, window in re.findall(r"\b(\w+)\((?:jobwatt|process)_\w+{[^}]*}\[([^]]+)\]", expr):
-        assert (function, window) in {
-            ("rate", "$__rate_interval"),
-            ("increase", "$__rate_interval"),
-            ("increase", "$__range"),
+def test_windows_are_grafanas_own(expr: str) -> None:
+    """Its interval follows the scrape interval and the zoom; the range is the chosen one."""
+    assert set(re.findall(r"\[([^]]+)\]", expr)) <= {"$__rate_interval", "$__range"}
+
+
+@pytest.mark.parametrize("expr", QUERIES)
+def test_functions_fit_the_kind_of_metric(expr: str) -> None:
+    """A rate is one of a counter, and never of one that steps."""
+    kinds = {spec.name: spec.kind for spec in METRICS} | {"up": "up"}
+    for function, metric in re.findall(r"\b(\w+)\((\w+)(?:{[^}]*})?\[", expr):
+        assert function in ACROSS[kinds[metric]] | ALSO.get(metric, set())
+        assert metric != "jobwatt_retired_energy_joules_total"
+
+
+# --- what panels say in bad hours ---------------------------------------------------------------
+
+TARGET = 'job="jobwatt",instance="node-1:9743"'
+
+
+def series(name: str, values: str, labels: str = "") -> Json:
+    return {"series": f"{name}{{{TARGET}{labels}}}", "values": values}
+
+
+def device(number: int, power: str, energy: str) -> list[Json]:
+    """A package of which nothing is idle and all is known, scraped every 15 s."""
+    labels = f',component="cpu",device="package-{number}"'
+    measured = f'{labels},source="rapl"'
+    return [
+        series("jobwatt_device_power_watts", power, measured),
+        series("jobwatt_device_energy_joules_total", energy, measured),
+        series("jobwatt_process_other_energy_joules_total", energy, measured),
+        series("jobwatt_device_idle_energy_joules_total", "0x200", labels),
+        series("jobwatt_device_unattributed_energy_joules_total", "0x200", labels),
+        series("jobwatt_device_idle_power_watts", "0x200", f'{labels},method="fitted"'),
+    ]
+
+
+def exporter(up: str, last_sample: str, source_up: str) -> list[Json]:
+    return [
+        series("up", up),
+        series("jobwatt_build_info", last_sample.replace("+15", "").replace("0x", "1x"), ""),
+        series("jobwatt_last_sample_timestamp_seconds", last_sample),
+        series("jobwatt_source_up", source_up, ',source="rapl"'),
+    ]
+
+
+# Each hour is 10 minutes old, and good until minute 5.
+HEALTHY = [*exporter("1x40", "0+15x40", "1x40"), *device(0, "100x40", "0+1500x40")]
+STALLED = [
+    *exporter("1x40", "0+15x20 300x20", "1x40"),
+    *device(0, "100x40", "0+1500x20 30000x20"),
+]
+RECOVERED = [  # stalled from minute 5 to minute 8
+    *exporter("1x40", "0+15x20 300x11 495+15x8", "1x40"),
+    *device(0, "100x40", "0+1500x20 30000x11 49500+1500x8"),
+]
+DOWN = [
+    *exporter("1x20 0x20", "0+15x20 stale", "1x20 stale"),
+    *device(0, "100x20 stale", "0+1500x20 stale"),
+]
+UNREAD = [  # one of two devices, from minute 5 to minute 8
+    *exporter("1x40", "0+15x40", "1x20 0x11 1x8"),
+    *device(0, "100x40", "0+1500x40"),
+    *device(1, "100x20 stale _x11 100x8", "0+1500x20 30000x11 49500+1500x8"),
+]
+
+
+def expression(title: str, ref: str) -> str:
+    """A query of the dashboard Node, as Grafana would send it for ten minutes."""
+    (panel,) = [p for p in DASHBOARDS["node"]["panels"] if p["title"] == title]
+    (expr,) = [target["expr"] for target in panel["targets"] if target["refId"] == ref]
+    for variable, text in (GRAFANA_VALUES | {"$__range": "10m"}).items():
+        expr = expr.replace(variable, text)
+    assert isinstance(expr, str)
+    return expr
+
+
+BAD_HOURS: list[tuple[list[Json], str, str, str, Json]] = [
+    (HEALTHY, "Power now", "A", "10m", {"{}": 100}),
+    (STALLED, "Power now", "A", "10m", {"{}": -1}),
+    (DOWN, "Power now", "A", "10m", {"{}": -1}),
+    ([], "Power now", "A", "10m", {"{}": -1}),
+    (HEALTHY, "Power by source", "A", "10m", {'{source="rapl"}': 100}),
+    (STALLED, "Power by source", "A", "10m", {"{}": -1}),
+    (HEALTHY, "Last sample", "A", "10m", {"{}": 1}),
+    (STALLED, "Last sample", "A", "6m", {"{}": 1}),
+    (STALLED, "Last sample", "A", "10m", {"{}": 2}),
+    (DOWN, "Last sample", "A", "10m", {"{}": 0}),
+    ([], "Last sample", "A", "10m", {"{}": 0}),
+    (HEALTHY, "Last sample", "B", "10m", {"{}": 0}),
+    (STALLED, "Last sample", "B", "10m", {"{}": 300}),
+    (DOWN, "Last sample", "B", "10m", {"{}": 300}),
+    ([], "Last sample", "B", "10m", {"{}": -1}),
+    (HEALTHY, "Sources", "A", "10m", {"{}": 0}),
+    (UNREAD, "Sources", "A", "6m", {"{}": 1}),
+    (STALLED, "Sources", "A", "10m", {"{}": -1}),
+    (DOWN, "Sources", "A", "10m", {"{}": -3}),
+    ([], "Sources", "A", "10m", {"{}": -3}),
+    (DOWN, "Idle share", "A", "10m", {"{}": 0}),
+    (DOWN, "Sources over time", "B", "10m", {"{}": 0}),
+    (DOWN, "Trouble in the range", "A", "10m", {"{}": 20}),
+    (DOWN, "Trouble in the range", "B", "10m", {"{}": 300}),
+    (STALLED, "Trouble in the range", "A", "10m", {"{}": 0}),
+    (STALLED, "Trouble in the range", "B", "10m", {"{}": 300}),
+    # All of it is of other processes (C). One device of two is left; the other comes back without
+    # what it used meanwhile.
+    (UNREAD, "Where the power goes", "C", "5m", {"{}": 200}),
+    (UNREAD, "Where the power goes", "C", "7m", {"{}": 100}),
+    (UNREAD, "Where the power goes", "C", "8m15s", {"{}": 100}),
+    (UNREAD, "Where the power goes", "C", "10m", {"{}": 200}),
+    (STALLED, "Where the power goes", "C", "7m", {}),
+    (RECOVERED, "Where the power goes", "C", "7m", {}),
+    (RECOVERED, "Where the power goes", "C", "8m15s", {"{}": 100}),
+    (RECOVERED, "Where the power goes", "C", "10m", {"{}": 100}),
+    (DOWN, "Where the power goes", "C", "10m", {}),
+]
+
+
+def come_out(folder: Path, cases: list[tuple[list[Json], str, str, Json]]) -> None:
+    """Let promtool compare: series, expression, time, and what must come out."""
+    tests = [
+        {
+            "interval": "15s",
+            "input_series": history,
+            "promql_expr_test": [
+                {
+                    "expr": expr,
+                    "eval_time": at,
+                    "exp_samples": [{"labels": k, "value": v} for k, v in expected.items()],
+                }
+            ],
         }
+        for history, expr, at, expected in cases
+    ]
+    path = folder / "cases.yml"
+    path.write_text(yaml.safe_dump({"evaluation_interval": "15s", "tests": tests}))
+    command = ["promtool", "test", "rules", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("expr", QUERIES)
-def test_only_counters_are_rated_and_steps_never(expr: str) -> None:
-    """A rate of a gauge means nothing, nor does one of a counter that steps."""
-    counters = {spec.name for spec in METRICS if spec.kind == "counter"}
-    counters.remove("jobwatt_retired_energy_joules_total")
-    for node in nodes(expr):
-        if isinstance(node, promql_parser.MatrixSelector):
-            assert node.vector_selector.name in counters
+def test_figures_are_honest_in_bad_hours(tmp_path: Path) -> None:
+    """Stalled, down, unread, never there: nothing old is shown as now, no spike is invented."""
+    come_out(
+        tmp_path,
+        [(hour, expression(title, ref), at, out) for hour, title, ref, at, out in BAD_HOURS],
+    )
+
+
+def test_unread_device_is_a_gap_and_not_zero(tmp_path: Path) -> None:
+    """It is not a number: its line is interrupted, its row says so."""
+    come_out(
+        tmp_path,
+        [
+            # Only what is not a number differs from itself.
+            (UNREAD, f"count(({expr}) != ({expr})) or vector(0)", at, {"{}": unread})
+            for expr in (expression("Power by device", "A"), expression("Devices", "A"))
+            for at, unread in (("5m", 0), ("7m", 1), ("10m", 0))
+        ],
+    )
 
 
 # --- provisioning -------------------------------------------------------------------------------

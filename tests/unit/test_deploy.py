@@ -31,8 +31,13 @@ BASE = ROOT / "deploy/kubernetes/base"
 UNIT = ROOT / "deploy/systemd/jobwatt.service"
 IMAGE = f"ghcr.io/jobwatt/jobwatt:{jobwatt.__version__}"
 PORT = 9743
+APPLY = "kubectl apply -k deploy/kubernetes/base"
 MOST_EXPOSED = 2.5
 """Of systemd-analyze's 10; the two capabilities and the network make up the most of it."""
+
+# Neither is among Debian's packages in a version that will do; CONTRIBUTING.md says so.
+needs_compose = pytest.mark.skipif(not shutil.which("docker-compose"), reason="no docker-compose")
+needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl")
 
 POD_MONITOR_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -262,11 +267,8 @@ def test_compose_files_are_valid() -> None:
     accepted(tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE, DEMO))
 
 
-def test_compose_understands_its_files() -> None:
-    """Every `extends` leads to a service, every named volume is declared.
-
-    Where docker-compose is installed it says so itself.
-    """
+def test_compose_files_are_whole() -> None:
+    """Every `extends` leads to a service, every named volume is declared."""
     for path in (COMPOSE, DEMO):
         declared = set(yaml.safe_load(path.read_text())["volumes"])
         used = set[str]()
@@ -278,8 +280,13 @@ def test_compose_understands_its_files() -> None:
             sources = (volume.partition(":")[0] for volume in service.get("volumes", []))
             used |= {source for source in sources if source[0] not in "./"}
         assert used == declared
-        if shutil.which("docker-compose"):
-            accepted(tool("docker-compose", "-f", path, "config", "--quiet"))
+
+
+@needs_compose
+@pytest.mark.parametrize("path", [COMPOSE, DEMO], ids=["compose", "demo"])
+def test_compose_understands_its_files(path: Path) -> None:
+    """By its own reading."""
+    accepted(tool("docker-compose", "-f", path, "config", "--quiet"))
 
 
 ALL_SERVICES = [
@@ -430,18 +437,28 @@ def test_manifest_is_valid(path: Path, tmp_path: Path) -> None:
     check_objects(tmp_path, path.read_text())
 
 
+def test_base_is_whole() -> None:
+    """One object of each kind."""
+    kinds = [yaml.safe_load(path.read_text())["kind"] for path in BASE.glob("*.yaml")]
+    objects = ["DaemonSet", "Namespace", "PodMonitor", "ServiceAccount"]
+    assert sorted(kinds) == sorted([*objects, "Kustomization"])
+
+
+@needs_kubectl
 def test_kustomize_output_is_valid(tmp_path: Path) -> None:
-    """What is applied is valid too, where kubectl can tell; else its parts stand for it."""
-    if shutil.which("kubectl"):
-        text = accepted(tool("kubectl", "kustomize", BASE))
-        check_objects(tmp_path, text)
-        kinds = [document["kind"] for document in yaml.safe_load_all(text)]
-    else:
-        kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text())
-        kinds = [
-            yaml.safe_load((BASE / name).read_text())["kind"] for name in kustomization["resources"]
-        ]
+    """What is applied is what its parts are, and valid too."""
+    text = accepted(tool("kubectl", "kustomize", BASE))
+    check_objects(tmp_path, text)
+    kinds = [document["kind"] for document in yaml.safe_load_all(text)]
     assert sorted(kinds) == ["DaemonSet", "Namespace", "PodMonitor", "ServiceAccount"]
+
+
+def test_instructions_apply_alike() -> None:
+    """One command, wherever it is told."""
+    pages = [ROOT / "README.md", *(ROOT / "deploy").rglob("*.md")]
+    told = [c for page in pages for c in re.findall(r"kubectl apply [^\n`]*", page.read_text())]
+    assert len(told) >= 3
+    assert set(told) == {APPLY}
 
 
 def test_wrong_manifest_is_noticed(tmp_path: Path) -> None:
@@ -557,22 +574,72 @@ def test_unit_hides_nothing() -> None:
 
 
 def test_systemd_knows_every_line(tmp_path: Path) -> None:
-    """systemd, where it is installed, reads the unit without a word and finds it well closed.
-
-    A machine without systemd cannot judge; the two tests above hold there as well.
-    """
+    """The unit is read without a word, and found well closed."""
     assert all(len(v) == 1 for k, v in unit_settings().items() if k != "SystemCallFilter")
-    if shutil.which("systemd-analyze"):
-        here = tmp_path / UNIT.name
-        program = unit_settings()["ExecStart"][0].split()[0]
-        # It wants the program to be there.
-        here.write_text(UNIT.read_text().replace(program, shutil.which("true") or "/bin/true"))
-        verified = tool("systemd-analyze", "verify", "--man=no", here)
-        assert (verified.returncode, verified.stderr) == (0, "")
-        threshold = round(MOST_EXPOSED * 10)
-        accepted(
-            tool("systemd-analyze", "security", "--offline=yes", f"--threshold={threshold}", here)
-        )
+    here = tmp_path / UNIT.name
+    program = unit_settings()["ExecStart"][0].split()[0]
+    # It wants the program to be there.
+    here.write_text(UNIT.read_text().replace(program, shutil.which("true") or "/bin/true"))
+    verified = tool("systemd-analyze", "verify", "--man=no", here)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    threshold = round(MOST_EXPOSED * 10)
+    accepted(tool("systemd-analyze", "security", "--offline=yes", f"--threshold={threshold}", here))
+
+
+# --- alerts -------------------------------------------------------------------------------------
+
+
+def test_alertmanager_sends_nothing_into_the_void() -> None:
+    """As shipped no receiver names an address that nobody serves; how to set one is told."""
+    config = yaml.safe_load((ROOT / "prometheus/alertmanager.yml").read_text())
+    assert config["receivers"] == [{"name": config["route"]["receiver"]}]
+    hosts = services(COMPOSE)["alertmanager"]["extra_hosts"]
+    assert hosts == ["host.docker.internal:host-gateway"]
+    assert "host.docker.internal" in (ROOT / "deploy/docker/README.md").read_text()
+
+
+# --- Debian's packages --------------------------------------------------------------------------
+
+
+def packages(which: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [shutil.which("bash") or "bash", str(ROOT / "tools/packages.sh"), which]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("which", "wanted"),
+    [
+        ("stack", {"prometheus", "prometheus-alertmanager"}),
+        (
+            "test",
+            {
+                "prometheus",
+                "prometheus-alertmanager",
+                "prometheus-node-exporter",
+                "prometheus-process-exporter",
+                "chromium",
+                "gcc",
+                "systemd",
+            },
+        ),
+    ],
+)
+def test_packages_are_those_of_the_task(tmp_path: Path, which: str, wanted: set[str]) -> None:
+    """Whoever is not root is told what to install: for the stack, only its servers."""
+    fake = tmp_path / "id"
+    fake.write_text("#!/bin/sh\necho 1000\n")
+    fake.chmod(0o755)
+    result = packages(which, PATH=str(tmp_path))
+    assert result.returncode == 1
+    told = result.stderr.partition("sudo apt-get install --no-install-recommends ")[2]
+    assert set(told.split()) == wanted
+
+
+def test_packages_have_two_sets() -> None:
+    """A set that does not exist is told, with those that do."""
+    result = packages("everything")
+    assert result.returncode == 2
+    assert "stack|test" in result.stderr
 
 
 # --- all YAML -----------------------------------------------------------------------------------

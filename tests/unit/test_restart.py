@@ -152,26 +152,45 @@ def test_after_a_reboot_hardware_counters_begin_anew_and_ours_go_on() -> None:
 
 def test_learned_idle_power_holds_for_a_boot() -> None:
     """Firmware may have changed between two."""
-    rows = {**first_run(Process(7, 55)).rows(), "idle": (("package-0", 9 * J, "observed"),)}
+    rows = {**first_run(Process(7, 55)).rows(), "idle": ((0, 9 * J, "observed"),)}
     assert Run(rows).accountant.idle_power(CPU) == IdlePower(9 * J, IdleMethod.OBSERVED)
     assert Run(rows, boot="another").accountant.idle_power(CPU) is None
 
 
-def test_another_source_of_a_device_begins_at_0() -> None:
-    """A joule that was measured does not become an estimate."""
+def test_another_source_of_a_device_has_an_account_of_its_own() -> None:
+    """A joule that was measured does not become an estimate, and is not lost."""
+    ledger = Run(first_run(Process(7, 55)).rows()).accountant.ledger
+    ledger.account(Device(Component.CPU, "package-0", Source.ESTIMATE, 0)).energy_uj += 5 * J
+    rows = {key: tuple(json.loads(json.dumps(row))) for key, row in ledger.dump().items()}
+    later = Ledger(SeriesRules())
+    later.restore(rows, 0, same_boot=True)
+    shown = [(v.device.source, v.energy_uj, v.resting) for v in later.device_views()]
+    assert shown == [(Source.RAPL, 40 * J, True), (Source.ESTIMATE, 5 * J, False)]
+    assert later.account(CPU).energy_uj == 40 * J
+    assert [view.resting for view in later.device_views()] == [False, True]
+
+
+def test_time_that_was_estimated_is_not_measured_again() -> None:
+    """The hardware went on counting while an estimate stood in for it."""
     after = Run(first_run(Process(7, 55)).rows())
     estimate = Device(Component.CPU, "package-0", Source.ESTIMATE, 0)
-    after.accountant.ledger.account(estimate)
-    assert after.cpu.energy_uj == 0
-    assert after.imbalance() == 0
+    for second, uj in ((4, 0), (5, 20 * J)):
+        report = Report(Source.ESTIMATE, second * S, (Reading(Counter("e", estimate), uj),))
+        after.accountant.book(second * S, [report], Usage(), FakeProbe())
+    after.sample(6, 1500 * J)
+    after.sample(7, 1510 * J)
+    energy = {v.device.source: v.energy_uj for v in after.accountant.ledger.device_views()}
+    assert energy == {Source.RAPL: 50 * J, Source.ESTIMATE: 20 * J}
 
 
 @pytest.mark.parametrize(
     "rows",
     [
-        {"devices": (("package-0", 1),), "device package-0": ("cpu", "rapl", 0, "")},
-        {"devices": (("package-0", *range(8)),), "device package-0": ("cpu", "magic", 0, "")},
-        {"devices": (("package-0", *range(8)),)},
+        {"devices": ((0, 1),), "device 0": ("package-0", "cpu", "rapl", 0, "")},
+        {"devices": ((0, *range(8)),), "device 0": ("package-0", "cpu", "magic", 0, "")},
+        {"devices": ((1, *range(8)),), "device 1": ("package-0", "cpu", "rapl", 0, "")},
+        {"devices": ((0, *range(8)),)},
+        {"active": (3,)},
         {"series": ((1, 5),), "series 1": (7, 2, "a")},
         {"domains": (("package",),)},
         {"devices": (5,)},

@@ -31,15 +31,25 @@ def gpu_weights(state: GpuState, find: Find) -> Weights:
     weights = Weights({})
     if state.use is None:
         return weights
+    if state.foreign:
+        find = _nobody
     if not state.info.mig:
         _claim(weights, state.use, state.span_ns, find)
         return weights
-    for instance in state.instances:
-        share = state.span_ns * instance.size * _activity(instance) // PERMILLE
+    active = [(instance, _activity(instance)) for instance in state.instances]
+    if not any(activity for _, activity in active):
+        # Contexts draw power, too, while no kernel runs.
+        active = [(instance, PERMILLE) for instance in state.instances if instance.use.residents]
+    for instance, activity in active:
+        share = state.span_ns * instance.size * activity // PERMILLE
         if share:
             _claim(weights, instance.use, share, find)
             weights.parts[instance.uuid] = weights.parts.get(instance.uuid, 0) + share
     return weights
+
+
+def _nobody(pid: int) -> None:
+    del pid
 
 
 def is_unheld(state: GpuState) -> bool:
@@ -47,7 +57,7 @@ def is_unheld(state: GpuState) -> bool:
     if state.use is None:
         return False
     uses = (state.use, *(instance.use for instance in state.instances))
-    return not any(use.residents or use.busy for use in uses)
+    return not any(use.residents or use.busy or use.strays for use in uses)
 
 
 def _activity(instance: GpuInstance) -> int:
@@ -60,7 +70,13 @@ def _activity(instance: GpuInstance) -> int:
 def _claim(weights: Weights, use: GpuUse, share: int, find: Find) -> None:
     """Divide `share` among the processes of a GPU or an instance."""
     owners = {pid: find(pid) for pid in use.residents.keys() | (use.busy or {}).keys()}
-    claims, unknown, method = _claims(use, owners)
+    busy = use.busy
+    for pid, amount in use.strays.items():
+        owner = find(pid)
+        if owner is not None and not owner.alive and busy is not None:
+            owners[pid] = owner
+            busy = {**busy, pid: amount}
+    claims, unknown, method = _claims(use, busy, owners)
     whole = sum(claims.values()) + unknown
     if whole == 0:
         weights.nobody += share
@@ -76,14 +92,14 @@ def _claim(weights: Weights, use: GpuUse, share: int, find: Find) -> None:
 
 
 def _claims(
-    use: GpuUse, owners: Mapping[int, Process | None]
+    use: GpuUse, busy: Mapping[int, int] | None, owners: Mapping[int, Process | None]
 ) -> tuple[Mapping[int, int], int, GpuMethod]:
     """Return the claim of each pid, what is nobody's, and the method that found them."""
     users = _users(owners)
     if len(users) == 1:
         return dict.fromkeys(users, 1), 0, GpuMethod.EXCLUSIVE
-    if use.busy is not None:
-        return use.busy, use.unknown, use.measure
+    if busy is not None:
+        return busy, use.unknown, use.measure
     memory = {pid: use.residents.get(pid) or 0 for pid in users}
     if all(memory.values()):
         return memory, 0, GpuMethod.MEMORY

@@ -69,8 +69,8 @@ DEVICE_IDLE_POWER = MetricSpec(
 DEVICE_INFO = MetricSpec(
     "jobwatt_device_info",
     "info",
-    (*_DEVICE, "model", "index"),
-    "What a device is: its model, and its socket.",
+    (*_DEVICE, "model", "index", "uuid", "pci_bus_id", "driver", "architecture"),
+    "What a device is: its model, its socket or index, and of a GPU what its driver tells.",
 )
 RAPL_ENERGY = MetricSpec(
     "jobwatt_rapl_energy_joules_total",
@@ -99,6 +99,50 @@ RETIRED_ENERGY = MetricSpec(
     ("level", *_DEVICE_SOURCE),
     "Energy of series that have been dropped after their linger. It steps: never rate it.",
     "joules",
+)
+GPU_ATTRIBUTED_ENERGY = MetricSpec(
+    "jobwatt_gpu_attributed_energy_joules_total",
+    "counter",
+    ("device", "method"),
+    "A GPU's energy that has been divided among processes, by how: exclusive, sm_utilization (time "
+    "busy, not work done), engine_time, memory or equal. A view: it is in the processes' energy.",
+    "joules",
+)
+GPU_INSTANCE_ENERGY = MetricSpec(
+    "jobwatt_gpu_instance_energy_joules_total",
+    "counter",
+    ("device", "instance", "profile"),
+    "Active energy of a MIG instance. A view: it is in the device's energy.",
+    "joules",
+)
+GPU_INSTANCE_MEMORY_USED = MetricSpec(
+    "jobwatt_gpu_instance_memory_used_bytes",
+    "gauge",
+    ("device", "instance", "profile"),
+    "Memory in use on a MIG instance.",
+    "bytes",
+)
+GPU_UTILIZATION = MetricSpec(
+    "jobwatt_gpu_utilization_ratio",
+    "gauge",
+    ("device",),
+    "Share of the driver's last sample period in which a kernel ran on the GPU.",
+    "ratio",
+)
+GPU_MEMORY_USED = MetricSpec(
+    "jobwatt_gpu_memory_used_bytes", "gauge", ("device",), "Memory in use on the GPU.", "bytes"
+)
+GPU_MEMORY_TOTAL = MetricSpec(
+    "jobwatt_gpu_memory_total_bytes", "gauge", ("device",), "Memory of the GPU.", "bytes"
+)
+GPU_TEMPERATURE = MetricSpec(
+    "jobwatt_gpu_temperature_celsius", "gauge", ("device",), "Temperature of the GPU.", "celsius"
+)
+GPU_THROTTLED = MetricSpec(
+    "jobwatt_gpu_throttled",
+    "gauge",
+    ("device", "reason"),
+    "Whether the GPU's clocks are held down now, by reason.",
 )
 NODE_CPUS = MetricSpec("jobwatt_node_cpus", "gauge", (), "Online CPUs of this node.")
 NODE_INFO = MetricSpec(
@@ -192,6 +236,14 @@ METRICS: tuple[MetricSpec, ...] = (
     PROCESS_ENERGY,
     PROCESS_OTHER_ENERGY,
     RETIRED_ENERGY,
+    GPU_ATTRIBUTED_ENERGY,
+    GPU_INSTANCE_ENERGY,
+    GPU_INSTANCE_MEMORY_USED,
+    GPU_UTILIZATION,
+    GPU_MEMORY_USED,
+    GPU_MEMORY_TOTAL,
+    GPU_TEMPERATURE,
+    GPU_THROTTLED,
     NODE_CPUS,
     NODE_INFO,
     BUILD_INFO,

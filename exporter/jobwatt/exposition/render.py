@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from jobwatt.exposition.catalog import PROCESS_ENERGY, MetricSpec
-from jobwatt.exposition.samples import Row, process_labels, process_rows, samples
+from jobwatt.exposition.samples import Row, is_shown, process_labels, process_rows, samples
 from jobwatt.model import Device
 from jobwatt.snapshot import SeriesLabels, Snapshot
 from jobwatt.units import joules
@@ -103,7 +103,9 @@ class Renderer:
             if prefixes is None or len(prefixes) != len(devices):
                 prefixes = _prefixes(series.labels, devices, encode)
             kept[series.labels] = prefixes
-            for prefix, uj in zip(prefixes, series.energy_uj, strict=False):
+            for device, prefix, uj in zip(devices, prefixes, series.energy_uj, strict=False):
+                if not is_shown(device, uj):
+                    continue
                 number = floatToGoString(joules(uj))  # type: ignore[no-untyped-call]
                 lines.append(f"{prefix}{number}\n")
         if len(self._prefixes) >= _MOST_FORMATS:  # clients name the versions

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 
 from jobwatt.exposition import catalog
 from jobwatt.exposition.catalog import MetricSpec
+from jobwatt.gpus import GpuState
 from jobwatt.model import Component, Device
 from jobwatt.snapshot import DeviceView, SeriesLabels, Snapshot
 from jobwatt.units import NS, joules, watts
 
-__all__ = ["Row", "process_labels", "process_rows", "samples"]
+__all__ = ["Row", "is_shown", "process_labels", "process_rows", "samples"]
 
 Row = tuple[tuple[str, ...], float]
 """Label values in the catalog's order, and the value."""
+
+_IDLE, _UNATTRIBUTED, _WRAPS, _RESETS, _GAP = map(
+    attrgetter, ("idle_uj", "unattributed_uj", "wraps", "resets", "gap_ns")
+)
+
+_GAUGES: tuple[tuple[MetricSpec, Callable[[GpuState], float | None]], ...] = (
+    (catalog.GPU_UTILIZATION, attrgetter("utilization_ratio")),
+    (catalog.GPU_MEMORY_USED, attrgetter("memory_used_bytes")),
+    (catalog.GPU_MEMORY_TOTAL, attrgetter("memory_total_bytes")),
+    (catalog.GPU_TEMPERATURE, attrgetter("temperature_celsius")),
+)
 
 
 def samples(snapshot: Snapshot) -> Iterator[tuple[MetricSpec, list[Row]]]:
     """Return the rows of every metric but the processes' energy, which `process_rows` has."""
     yield from _device_samples(snapshot.devices)
+    yield from _gpu_samples(snapshot.devices)
     yield (
         catalog.RAPL_ENERGY,
         [((d.domain, d.package), joules(uj)) for d, uj in snapshot.domains_uj],
@@ -39,7 +53,13 @@ def process_rows(snapshot: Snapshot) -> list[Row]:
         (process_labels(series.labels, view.device), joules(uj))
         for series in snapshot.series
         for view, uj in zip(snapshot.devices, series.energy_uj, strict=False)
+        if is_shown(view.device, uj)
     ]
+
+
+def is_shown(device: Device, uj: int) -> bool:
+    """Whether a process's series has a row of a device: not of each GPU that it never used."""
+    return uj > 0 or device.component is not Component.GPU
 
 
 def _plain(device: Device) -> tuple[str, str]:
@@ -51,8 +71,16 @@ def _with_source(device: Device) -> tuple[str, str, str]:
 
 
 def _device_samples(devices: Iterable[DeviceView]) -> Iterator[tuple[MetricSpec, list[Row]]]:
-    plain = [(_plain(view.device), view) for view in devices]
     sourced = [(_with_source(view.device), view) for view in devices]
+    # A device that two sources have measured in turn is one where no source is named.
+    named: dict[tuple[str, str], list[DeviceView]] = {}
+    for view in devices:
+        named.setdefault(_plain(view.device), []).append(view)
+    plain = [(_plain(view.device), view) for view in devices if not view.resting]
+
+    def total(field: Callable[[DeviceView], int]) -> list[tuple[tuple[str, str], int]]:
+        return [(labels, sum(map(field, views))) for labels, views in named.items()]
+
     yield catalog.DEVICE_ENERGY, [(labels, joules(v.energy_uj)) for labels, v in sourced]
     yield (
         catalog.DEVICE_POWER,
@@ -62,11 +90,8 @@ def _device_samples(devices: Iterable[DeviceView]) -> Iterator[tuple[MetricSpec,
         catalog.DEVICE_POWER_LIMIT,
         [(labels, watts(v.limit_uw)) for labels, v in plain if v.limit_uw is not None],
     )
-    yield catalog.DEVICE_IDLE_ENERGY, [(labels, joules(v.idle_uj)) for labels, v in plain]
-    yield (
-        catalog.DEVICE_UNATTRIBUTED_ENERGY,
-        [(labels, joules(v.unattributed_uj)) for labels, v in plain],
-    )
+    yield catalog.DEVICE_IDLE_ENERGY, [(n, joules(uj)) for n, uj in total(_IDLE)]
+    yield catalog.DEVICE_UNATTRIBUTED_ENERGY, [(n, joules(uj)) for n, uj in total(_UNATTRIBUTED)]
     yield (
         catalog.DEVICE_IDLE_POWER,
         [
@@ -75,20 +100,56 @@ def _device_samples(devices: Iterable[DeviceView]) -> Iterator[tuple[MetricSpec,
             if v.idle_power is not None
         ],
     )
-    yield catalog.DEVICE_INFO, [((*labels, *_info(v.device)), 1) for labels, v in plain]
+    yield catalog.DEVICE_INFO, [((*labels, *_info(v)), 1) for labels, v in plain]
     yield catalog.PROCESS_OTHER_ENERGY, [(labels, joules(v.other_uj)) for labels, v in sourced]
     yield (
         catalog.RETIRED_ENERGY,
         [(("process", *labels), joules(v.retired_uj)) for labels, v in sourced],
     )
-    yield catalog.METER_WRAPS, [((v.device.name,), v.wraps) for _, v in plain]
-    yield catalog.METER_RESETS, [((v.device.name,), v.resets) for _, v in plain]
-    yield catalog.METER_GAP, [((v.device.name,), v.gap_ns / NS) for _, v in plain]
+    yield catalog.METER_WRAPS, [((name,), n) for (_, name), n in total(_WRAPS)]
+    yield catalog.METER_RESETS, [((name,), n) for (_, name), n in total(_RESETS)]
+    yield catalog.METER_GAP, [((name,), ns / NS) for (_, name), ns in total(_GAP)]
 
 
-def _info(device: Device) -> tuple[str, str]:
-    index = device.package if device.component is not Component.GPU else None
-    return device.model, "" if index is None else str(index)
+def _info(view: DeviceView) -> tuple[str, ...]:
+    device, info = view.device, view.gpu_info
+    if info is None:
+        index = "" if device.package is None else str(device.package)
+        return device.model, index, "", "", "", ""
+    index = "" if info.index is None else str(info.index)
+    return device.model, index, info.uuid, info.pci_bus_id, info.driver, info.architecture
+
+
+def _gpu_samples(devices: Iterable[DeviceView]) -> Iterator[tuple[MetricSpec, list[Row]]]:
+    gpus = [view for view in devices if view.device.component is Component.GPU]
+    if not gpus:
+        return
+    states = [(view.device.name, view.gpu) for view in gpus if view.gpu is not None]
+    yield (
+        catalog.GPU_ATTRIBUTED_ENERGY,
+        [((v.device.name, key), joules(uj)) for v in gpus for key, uj in v.methods_uj.items()],
+    )
+    instances = [
+        ((view.device.name, instance.uuid, instance.name), instance, view.parts_uj)
+        for view in gpus
+        for instance in (view.gpu.instances if view.gpu else ())
+    ]
+    yield (
+        catalog.GPU_INSTANCE_ENERGY,
+        [(labels, joules(parts.get(i.uuid, 0))) for labels, i, parts in instances],
+    )
+    memory = [(labels, i.memory_used_bytes) for labels, i, _ in instances]
+    yield (
+        catalog.GPU_INSTANCE_MEMORY_USED,
+        [(labels, used) for labels, used in memory if used is not None],
+    )
+    for spec, value in _GAUGES:
+        shown = [((name,), value(state)) for name, state in states]
+        yield spec, [(labels, amount) for labels, amount in shown if amount is not None]
+    yield (
+        catalog.GPU_THROTTLED,
+        [((name, why), now) for name, state in states for why, now in state.throttled.items()],
+    )
 
 
 def _health_samples(snapshot: Snapshot) -> Iterator[tuple[MetricSpec, list[Row]]]:

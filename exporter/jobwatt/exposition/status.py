@@ -38,6 +38,7 @@ MOST_PROCESSES = 50
 def status(snapshot: Snapshot) -> dict[str, object]:
     """Return what a snapshot shows, ready for JSON; the module's docstring is its schema."""
     node, health = snapshot.node, snapshot.health
+    active = [(i, view) for i, view in enumerate(snapshot.devices) if not view.resting]
     components = [view.device.component for view in snapshot.devices]
     return {
         "version": node.version,
@@ -51,7 +52,7 @@ def status(snapshot: Snapshot) -> dict[str, object]:
             "processes": health.processes,
         },
         "sources": _sources(health),
-        "devices": [_device(view) for view in snapshot.devices],
+        "devices": [_device(view) for _, view in active],
         "processes": [_process(view, components) for view in _foremost(snapshot.series)],
         "health": {
             "sample_seconds": health.sample_seconds,
@@ -63,7 +64,7 @@ def status(snapshot: Snapshot) -> dict[str, object]:
             "series": len(snapshot.series),
             "series_dropped": dict(health.series_dropped),
         },
-        "history": _history(snapshot.devices, snapshot.history),
+        "history": _history(active, snapshot.history),
     }
 
 
@@ -124,7 +125,9 @@ def _process(view: SeriesView, components: Sequence[Component]) -> dict[str, obj
     }
 
 
-def _history(devices: Sequence[DeviceView], points: Sequence[HistoryPoint]) -> dict[str, object]:
+def _history(
+    devices: Iterable[tuple[int, DeviceView]], points: Sequence[HistoryPoint]
+) -> dict[str, object]:
     """Turn points in time into a row for each device; one that came later has no earlier power."""
     return {
         "times": [point.time for point in points],
@@ -133,7 +136,7 @@ def _history(devices: Sequence[DeviceView], points: Sequence[HistoryPoint]) -> d
                 _watts(point.power_uw[index]) if index < len(point.power_uw) else None
                 for point in points
             ]
-            for index, view in enumerate(devices)
+            for index, view in devices
         },
     }
 

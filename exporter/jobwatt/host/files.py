@@ -7,7 +7,14 @@ from pathlib import Path
 
 from jobwatt.errors import Failed, translated
 
-__all__ = ["is_integer", "list_folder", "read_bytes", "read_integer", "read_text"]
+__all__ = [
+    "is_integer",
+    "list_folder",
+    "read_bytes",
+    "read_integer",
+    "read_integer_line",
+    "read_text",
+]
 
 _CHUNK = 65536
 _MOST_DIGITS = 20
@@ -48,10 +55,16 @@ def is_integer(data: bytes) -> bool:
 
 def read_integer(path: Path | str) -> int:
     """Return a file's one non-negative decimal integer; raises as `read_bytes`."""
-    data = read_bytes(path).strip()
-    if not is_integer(data):
-        raise Failed(f"{path}: not a number: {data[:40]!r}")
-    return int(data)
+    return read_integer_line(path)[0]
+
+
+def read_integer_line(path: Path | str) -> tuple[int, bool]:
+    """Return a file's integer, and whether its line has an end; raises as `read_bytes`."""
+    data = read_bytes(path)
+    number = data.strip()
+    if not is_integer(number):
+        raise Failed(f"{path}: not a number: {number[:40]!r}")
+    return int(number), data.endswith(b"\n")
 
 
 def list_folder(path: Path | str) -> list[str]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobwatt.errors import Absent, ReadError, translated
-from jobwatt.host.files import read_integer, read_text
+from jobwatt.host.files import read_integer, read_integer_line, read_text
 
-__all__ = ["Zone", "read_energy", "read_zones"]
+__all__ = ["Zone", "read_energy", "read_energy_line", "read_zones"]
 
 _ZONE = re.compile(r"intel-rapl(-mmio)?((?::\d+)+)$")
 _CONTROL_TYPE = re.compile(r"intel-rapl(-mmio)?$")
@@ -71,6 +71,11 @@ def read_zones(sysfs: Path) -> list[Zone]:
 def read_energy(zone_path: Path | str) -> int:
     """Read a zone's `energy_uj`; raises Absent, Denied, Failed."""
     return read_integer(f"{zone_path}/energy_uj")
+
+
+def read_energy_line(zone_path: Path | str) -> tuple[int, bool]:
+    """Read a zone's `energy_uj`, and whether its line has an end; raises as `read_energy`."""
+    return read_integer_line(f"{zone_path}/energy_uj")
 
 
 def _order(key: str) -> tuple[bool, list[int]]:

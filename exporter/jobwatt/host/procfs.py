@@ -190,6 +190,13 @@ class Procfs:
         """Read /proc/PID/cgroup."""
         return parse_cgroup(read_bytes(f"{self._base}/{pid}/cgroup"))
 
+    def read_owner(self, pid: int) -> int:
+        """Return the uid that owns /proc/PID: the effective one; -1 where it cannot be known."""
+        try:
+            return os.stat(f"{self._base}/{pid}").st_uid  # noqa: PTH116 - no Path on a hot path
+        except OSError:
+            return -1
+
     def read_environ(self, pid: int, names: Collection[str]) -> dict[str, str]:
         """Read /proc/PID/environ; it belongs to the process's owner and to root."""
         return parse_environ(read_bytes(f"{self._base}/{pid}/environ"), names)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter as Count
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobwatt.errors import Denied, ReadError
-from jobwatt.host.powercap import Zone, read_energy, read_zones
+from jobwatt.errors import Denied, Failed, ReadError
+from jobwatt.host.powercap import Zone, read_energy, read_energy_line, read_zones
 from jobwatt.model import Component, Counter, Device, Fault, RaplDomain, Reading, Report, Source
 from jobwatt.units import UJ
 
@@ -60,6 +61,7 @@ class RaplMeter:
         self._cpu_model = cpu_model
         self._counters: list[tuple[str, Counter]] = []
         self._limits: dict[Device, int] = {}
+        self._lines: set[str] = set()
         self._reads = 0
         self._failing = 0
         self._scan()
@@ -79,7 +81,7 @@ class RaplMeter:
         faults: list[Fault] = []
         for path, counter in self._counters:
             try:
-                readings.append(Reading(counter, read_energy(path)))
+                readings.append(Reading(counter, self._read(path)))
             except ReadError as error:
                 remedy = f"; {DENIED_REMEDY}" if isinstance(error, Denied) else ""
                 faults.append(Fault(counter.key, error.reason, f"{error}{remedy}"))
@@ -88,8 +90,18 @@ class RaplMeter:
         self._failing = len(faults)
         return (Report(self.source, now_ns, tuple(readings), tuple(faults), self._limits),)
 
+    def _read(self, path: str) -> int:
+        """Read a counter; a line without the end that it used to have was cut off."""
+        value, whole = read_energy_line(path)
+        if whole:
+            self._lines.add(path)
+        elif path in self._lines:
+            raise Failed(f"{path}/energy_uj: half a number: {value}")
+        return value
+
     def _scan(self) -> None:
         zones = read_zones(self._sysfs)
+        all_keys = set(_keys(zones).values())
         found = [
             (str(z.zone.path), self._counter(z, zones))
             for z in select_zones(zones, _energies(zones))
@@ -99,7 +111,7 @@ class RaplMeter:
         gone = [
             (path, counter)
             for path, counter in self._counters
-            if counter.key not in keys and not any(zone.key == counter.key for zone in zones)
+            if counter.key not in keys | all_keys
         ]
         self._counters = found + gone
         self._limits = {}
@@ -116,7 +128,7 @@ class RaplMeter:
             package = above[package.parent]
         limits = package.limits_uw
         return Counter(
-            key=zone.key,
+            key=_keys(zones)[zone.key],
             device=self._device(domain),
             domain=domain,
             range_uj=zone.range_uj,
@@ -183,6 +195,27 @@ def _domain(zone: Zone, by_key: dict[str, Zone]) -> RaplDomain | None:
             return RaplDomain(zone.name, match[1])
         above = by_key.get(above.parent or "")
     return None
+
+
+def _keys(zones: Iterable[Zone]) -> dict[str, str]:
+    """Return what each zone is called in all runs, by its folder.
+
+    Folders are numbered as drivers find them; names tell what they are. Where two have the same
+    names the folder has to do.
+    """
+    zones = list(zones)
+    by_key = {zone.key: zone for zone in zones}
+    keys: dict[str, str] = {}
+    for zone in zones:
+        control_type, _, _ = zone.key.partition(":")
+        names = [zone.name]
+        above = by_key.get(zone.parent or "")
+        while above is not None:
+            names.append(above.name)
+            above = by_key.get(above.parent or "")
+        keys[zone.key] = "/".join((control_type, *reversed(names)))
+    times = Count(keys.values())
+    return {folder: name if times[name] == 1 else folder for folder, name in keys.items()}
 
 
 def _energies(zones: list[Zone]) -> dict[str, int]:

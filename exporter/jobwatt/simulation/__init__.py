@@ -1,6 +1,6 @@
 """A made-up node that goes through the same path as a real one: its own meter, its own usage.
 
-`scenarios.py` says what the node is and what runs on it, `load.py` how busy that is over time;
-`node.py` lets it live and knows the truth; `meter.py` and `usage.py` show it as hardware and /proc
-would.
+`blueprint.py` says what a node is made of and `scenarios.py` which there are, `load.py` how busy
+work is over time; `node.py` lets it live, with its `parts.py`, `tasks.py` and `gpus.py`, and knows
+the truth; `meter.py`, `gpu_driver.py` and `usage.py` show it as hardware, driver and /proc would.
 """

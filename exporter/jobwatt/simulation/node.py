@@ -11,19 +11,19 @@ from __future__ import annotations
 import time
 from collections import Counter as Count
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from jobwatt.attribution.apportion import apportion
 from jobwatt.host.procfs import TICKS
 from jobwatt.model import Component, Process
-from jobwatt.simulation.scenarios import PowerModel, Scenario, Workload
-from jobwatt.units import NS, UJ
+from jobwatt.simulation.blueprint import Scenario, Workload
+from jobwatt.simulation.gpus import SimulatedGpu
+from jobwatt.simulation.parts import STEP_NS, Part
+from jobwatt.simulation.tasks import Context, Task, stray
+from jobwatt.units import NS
 
-__all__ = ["Part", "SimulatedNode", "Task", "Truth"]
-
-STEP_NS = NS // 4
-"""How long everything goes on evenly."""
+__all__ = ["SimulatedNode"]
 
 USABLE = 0.99
 """The part of a package's time that tasks get; the rest goes to interrupts and idle gaps."""
@@ -39,74 +39,16 @@ PID_GAP = 8.0
 SETTLING_SECONDS = 30.0
 """A process reaches its memory after about so long."""
 
-WOBBLE_KEPT, WOBBLE_STEP = 0.9, 0.03
-"""A process's load strays from its profile by some percent, and comes back within seconds."""
-
-POWER_NOISE = 0.01
-"""Standard deviation of a part's power in one step, beside what its load explains."""
-
-
-@dataclass(slots=True, eq=False)
-class Task:
-    """A process of the node.
-
-    Attributes:
-        process: as the rest of JobWatt knows it.
-        workload: what it does.
-        born_ns, ends_ns: its life, after the start of the node; None: as long as the node.
-        cpu_ns: on-CPU time up to the present step.
-        step_ns: on-CPU time in the present step.
-        wobble: how far it strays from its load's level just now, as a ratio.
-    """
-
-    process: Process
-    workload: Workload
-    born_ns: int
-    ends_ns: int | None
-    cpu_ns: int = 0
-    step_ns: int = 0
-    wobble: float = 0.0
-
-
-@dataclass(slots=True)
-class Truth:
-    """Where a part's energy really went, over the steps that have passed, in microjoules."""
-
-    idle_uj: int = 0
-    active_uj: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def energy_uj(self) -> int:
-        """All of it."""
-        return self.idle_uj + sum(self.active_uj.values())
-
-
-@dataclass(slots=True, eq=False)
-class Part:
-    """A part of the node that spends energy: a package, or the memory beside it.
-
-    Attributes:
-        energy_uj: since power-on, up to the present step; it never wraps.
-        step_uj: in the present step.
-        truth: by cause, since the start of the simulation.
-    """
-
-    name: str
-    component: Component
-    package: int
-    power: PowerModel
-    energy_uj: int
-    step_uj: int = 0
-    step_idle_uj: int = 0
-    step_active_uj: dict[str, int] = field(default_factory=dict)
-    truth: Truth = field(default_factory=Truth)
-
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """A place in which one process of a workload lives, and after it the next."""
+    """A place in which one process of a workload lives, and after it the next.
+
+    `number` counts the places of the workload.
+    """
 
     workload: Workload
+    number: int
     due_ns: int
     task: Task | None = None
 
@@ -124,7 +66,8 @@ class SimulatedNode:
 
     Attributes:
         scenario: what it is and does.
-        parts: what spends energy, in the order of packages.
+        parts: what spends energy: packages in order, each with its memory, then GPUs.
+        gpus: in the driver's order.
     """
 
     def __init__(
@@ -141,11 +84,16 @@ class SimulatedNode:
         self._busy_ns = [0] * len(packages)
         self._step_busy_ns = [0] * len(packages)
         self._ended: list[Task] = []
-        self.parts = tuple(self._make_parts())
+        parts = tuple(self._make_parts())
+        self.gpus = tuple(
+            SimulatedGpu(number, gpu, scenario.hardware.gpu_driver, self._random)
+            for number, gpu in enumerate(scenario.hardware.gpus)
+        )
+        self.parts = (*parts, *(gpu.part for gpu in self.gpus))
         self._slots = [
-            _Slot(workload, self._first_due_ns(workload))
+            _Slot(workload, number, self._first_due_ns(workload))
             for workload in scenario.workloads
-            for _ in range(workload.count)
+            for number in range(workload.count)
         ]
         self._begin_step()
 
@@ -168,6 +116,10 @@ class SimulatedNode:
     def tasks(self) -> Iterator[Task]:
         """The processes that live now."""
         return (slot.task for slot in self._slots if slot.task is not None)
+
+    def residents(self, gpu: int) -> list[Task]:
+        """Return the processes that hold a context on a GPU now, by its number."""
+        return [task for task in self.tasks if task.context is not None and task.context.gpu == gpu]
 
     def take_ended(self) -> list[Task]:
         """Return the processes that have ended since this was asked last."""
@@ -192,6 +144,10 @@ class SimulatedNode:
         """Return the energy of a part since power-on, up to now."""
         return part.energy_uj + self._so_far(part.step_uj)
 
+    def kernel_ns(self, context: Context) -> int:
+        """Return for how long a process's kernels have run up to now, or to its end."""
+        return context.busy_ns + self._so_far(context.step_ns)
+
     def _so_far(self, step_amount: int) -> int:
         """Return how much of a step's amount is spent by now."""
         return step_amount * (self._now_ns - self._step_start_ns) // STEP_NS
@@ -205,13 +161,14 @@ class SimulatedNode:
                 (Component.DRAM, "dram", package.dram),
             ):
                 if power is not None:
-                    spent_uj = self._random.randrange(power.range_uj)
+                    spent_uj = self._random.randrange(power.range_uj) if power.range_uj else 0
                     yield Part(f"{prefix}-{number}", component, number, power, spent_uj)
 
     def _first_due_ns(self, workload: Workload) -> int:
-        if workload.lifetime is None:
-            return 0
-        return int(self._random.uniform(0, workload.lifetime.pause_seconds[1]) * NS)
+        pause = 0.0
+        if workload.lifetime is not None:
+            pause = self._random.uniform(0, workload.lifetime.pause_seconds[1])
+        return int((workload.start_seconds + pause) * NS)
 
     def _bear(self, slot: _Slot) -> None:
         workload, born_ns = slot.workload, self._step_start_ns
@@ -230,8 +187,19 @@ class SimulatedNode:
             user=workload.user.name,
             job_uid=workload.job_uid,
             packages=None if bound is None else frozenset((bound,)),
+            environment=self._environment(workload),
         )
-        slot.task = Task(process, workload, born_ns, ends_ns)
+        context = None
+        if workload.kernels is not None:
+            gpu = workload.gpus[slot.number % len(workload.gpus)]
+            context = Context(gpu, workload.kernels)
+        slot.task = Task(process, workload, born_ns, ends_ns, context)
+
+    def _environment(self, workload: Workload) -> dict[str, str]:
+        if not workload.gpus:
+            return {}
+        uuids = (self.gpus[number].info.uuid for number in workload.gpus)
+        return {"CUDA_VISIBLE_DEVICES": ",".join(uuids)}
 
     def _give_pid(self) -> int:
         taken = {task.process.pid for task in self.tasks}
@@ -253,11 +221,15 @@ class SimulatedNode:
             elif task.ends_ns is not None and task.ends_ns <= self._step_start_ns:
                 self._bury(slot, task)
         self._work(self._demand(seconds))
+        for number, gpu in enumerate(self.gpus):
+            gpu.plan_step(self.residents(number), seconds, self._random)
 
     def _bury(self, slot: _Slot, task: Task) -> None:
         self._ended.append(task)
         lifetime = task.workload.lifetime
         slot.task = None
+        if task.context is not None:
+            self.gpus[task.context.gpu].leave(task, task.context, self._step_start_ns)
         if lifetime is not None:
             pause_ns = int(self._random.uniform(*lifetime.pause_seconds) * NS)
             slot.due_ns = self._step_start_ns + pause_ns
@@ -271,7 +243,7 @@ class SimulatedNode:
             level = levels.get(id(workload))
             if level is None:
                 level = levels[id(workload)] = workload.load.level(seconds)
-            task.wobble = WOBBLE_KEPT * task.wobble + self._random.gauss(0, WOBBLE_STEP)
+            task.wobble = stray(task.wobble, self._random)
             wanted = workload.threads * min(1.0, max(0.0, level * (1 + task.wobble)))
             tasks.append((task, wanted))
             cpus[workload.package] = cpus.get(workload.package, 0.0) + wanted
@@ -312,37 +284,18 @@ class SimulatedNode:
                     claims = Count(by_job.get(number, {}))
                     for job, time_ns in by_job.get(None, {}).items():
                         claims[job] += int(time_ns * ratio)
-                    self._spend(part, packages[number].threads, claims)
-
-    def _spend(self, part: Part, threads: int, claims: Count[str]) -> None:
-        """Plan a part's energy of one step: idle power, and what its load adds."""
-        noise = self._random.gauss
-        model = part.power
-        load = sum(claims.values()) / (threads * STEP_NS)
-        idle = model.idle_watts * (1 + noise(0, POWER_NOISE))
-        active = (model.full_watts - model.idle_watts) * load * (1 + noise(0, POWER_NOISE))
-        most = model.limit_watts or model.full_watts
-        part.step_idle_uj = round(idle * UJ * STEP_NS / NS)
-        active_uj = round(max(0.0, min(active, most - idle)) * UJ * STEP_NS / NS)
-        part.step_active_uj = {}
-        if any(claims.values()):
-            shares = apportion(active_uj, list(claims.values()))
-            part.step_active_uj = dict(zip(claims, shares, strict=True))
-        part.step_uj = part.step_idle_uj + sum(part.step_active_uj.values())
+                    part.plan_step(claims, packages[number].threads * STEP_NS, self._random)
 
     def _finish_step(self) -> None:
         """Book what the step had planned."""
         for task in self.tasks:
-            task.cpu_ns += task.step_ns
-            task.step_ns = 0
+            task.finish_step()
         for number, time_ns in enumerate(self._step_busy_ns):
             self._busy_ns[number] += time_ns
         for part in self.parts:
-            part.energy_uj += part.step_uj
-            part.truth.idle_uj += part.step_idle_uj
-            active_uj = part.truth.active_uj
-            for job, uj in part.step_active_uj.items():
-                active_uj[job] = active_uj.get(job, 0) + uj
+            part.finish_step()
+        for gpu in self.gpus:
+            gpu.finish_step()
         self._step_start_ns += STEP_NS
 
 

@@ -1,4 +1,4 @@
-"""The made-up nodes, as data: hardware, and what runs on it.
+"""The made-up nodes by name; those without GPUs are here.
 
 The figures are typical, not measured: package and DRAM power as in data sheets of 32-core server
 and four-core laptop processors, RAPL ranges as their energy units make them.
@@ -6,12 +6,39 @@ and four-core laptop processors, RAPL ranges as their energy units make them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from jobwatt.simulation.load import Daily, Load, Phases, Steady
+from jobwatt.simulation.blueprint import (
+    DRAM_RANGE_UJ,
+    GIB,
+    MIB,
+    Hardware,
+    Lifetime,
+    Package,
+    PowerModel,
+    Scenario,
+    User,
+    Workload,
+)
+from jobwatt.simulation.gpu_server import GPU_SERVER
+from jobwatt.simulation.load import Daily, Phases, Steady
+from jobwatt.simulation.recurring import (
+    ALICE,
+    BOB,
+    CAROL,
+    DAEMONS,
+    DAVE,
+    POSTGRES,
+    PROMETHEUS,
+    ROOT,
+    WWW_DATA,
+    daemon,
+    kernel_thread,
+)
 
 __all__ = [
+    "LAPTOP",
+    "ROOT",
     "SCENARIOS",
+    "TWO_SOCKET_SERVER",
     "Hardware",
     "Lifetime",
     "Package",
@@ -20,156 +47,6 @@ __all__ = [
     "User",
     "Workload",
 ]
-
-MIB = 1 << 20
-GIB = 1 << 30
-
-RANGE_UJ = 262_143_328_850
-"""Where counters with an energy unit of 2^-14 J start again."""
-
-DRAM_RANGE_UJ = 65_712_999_613
-"""Where the DRAM counters of servers start again."""
-
-
-# --- what a scenario is made of -----------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PowerModel:
-    """Power of one part: linear between idle and full load, never above its limit.
-
-    Attributes:
-        idle_watts, full_watts: the two ends, without noise.
-        limit_watts: the sustained limit that the hardware enforces; None where it has none.
-        range_uj: the value after which its counter starts again at 0.
-    """
-
-    idle_watts: float
-    full_watts: float
-    limit_watts: float | None = None
-    range_uj: int = RANGE_UJ
-
-
-@dataclass(frozen=True, slots=True)
-class Package:
-    """A CPU package, with the memory beside it where that is measured."""
-
-    threads: int
-    power: PowerModel
-    dram: PowerModel | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Hardware:
-    """What the node is built of."""
-
-    cpu_model: str
-    dram_model: str
-    packages: tuple[Package, ...]
-
-    @property
-    def threads(self) -> int:
-        """All hardware threads of the node."""
-        return sum(package.threads for package in self.packages)
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """An account on the node."""
-
-    uid: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lifetime:
-    """Processes that come and go.
-
-    Attributes:
-        seconds: the shortest and longest life.
-        pause_seconds: the shortest and longest time until a successor, with a pid of its own.
-    """
-
-    seconds: tuple[float, float]
-    pause_seconds: tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """Processes of one kind.
-
-    Attributes:
-        comm: their kernel name.
-        job_uid: their owner (design: metric contract).
-        user: whose they are.
-        load: how busy each is over time; one with a lifetime is born only while that is above 0.
-        threads: CPUs that one uses at level 1.
-        memory_bytes: anonymous memory of one, once it has settled.
-        count: how many there are.
-        package: the package that their affinity allows; None for all.
-        intensity: power drawn by a CPU second, beside the usual 1 (vector units draw more).
-        traffic: how much of a CPU's share of the memory bandwidth it uses, 0 to 1.
-        lifetime: None for what lives as long as the node.
-    """
-
-    comm: str
-    job_uid: str
-    user: User
-    load: Load
-    threads: float = 1.0
-    memory_bytes: int = 0
-    count: int = 1
-    package: int | None = None
-    intensity: float = 1.0
-    traffic: float = 0.4
-    lifetime: Lifetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """A node and its work. The first workload is the node's first process."""
-
-    name: str
-    description: str
-    hardware: Hardware
-    workloads: tuple[Workload, ...]
-
-
-# --- who and what recurs ------------------------------------------------------------------------
-
-ROOT = User(0, "root")
-MESSAGEBUS = User(101, "messagebus")
-POSTGRES = User(113, "postgres")
-PROMETHEUS = User(114, "prometheus")
-WWW_DATA = User(33, "www-data")
-ALICE = User(1000, "alice")
-BOB = User(1001, "bob")
-CAROL = User(1002, "carol")
-DAVE = User(1003, "dave")
-
-
-def _daemon(
-    comm: str, unit: str, memory_mib: int, share: float = 0.003, user: User = ROOT
-) -> Workload:
-    """A service that mostly sleeps."""
-    return Workload(comm, f"systemd:{unit}", user, Steady(share), memory_bytes=memory_mib * MIB)
-
-
-def _kernel_thread(comm: str, share: float) -> Workload:
-    return Workload(comm, "system", ROOT, Steady(share))
-
-
-DAEMONS = (
-    _daemon("systemd", "init.scope", 9),
-    _kernel_thread("kworker/u8:2", 0.01),
-    _kernel_thread("kswapd0", 0.001),
-    _daemon("systemd-journal", "systemd-journald.service", 24, 0.01),
-    _daemon("dbus-daemon", "dbus.service", 3, user=MESSAGEBUS),
-    _daemon("cron", "cron.service", 1, 0.0005),
-)
-
-
-# --- scenarios ----------------------------------------------------------------------------------
 
 LAPTOP = Scenario(
     name="laptop",
@@ -181,7 +58,7 @@ LAPTOP = Scenario(
     ),
     workloads=(
         *DAEMONS,
-        _daemon("NetworkManager", "NetworkManager.service", 12),
+        daemon("NetworkManager", "NetworkManager.service", 12),
         Workload("gnome-shell", "session:alice", ALICE, Daily(0.02, 0.12), 1.0, 320 * MIB),
         Workload("pipewire", "session:alice", ALICE, Steady(0.01), 1.0, 12 * MIB),
         Workload("firefox", "session:alice", ALICE, Daily(0.01, 0.25, 420), 2.0, 700 * MIB),
@@ -238,9 +115,9 @@ TWO_SOCKET_SERVER = Scenario(
     ),
     workloads=(
         *DAEMONS,
-        _kernel_thread("ksoftirqd/3", 0.004),
-        _daemon("sshd", "ssh.service", 6, 0.001),
-        _daemon("prometheus-node", "prometheus-node-exporter.service", 18, 0.004, PROMETHEUS),
+        kernel_thread("ksoftirqd/3", 0.004),
+        daemon("sshd", "ssh.service", 6, 0.001),
+        daemon("prometheus-node", "prometheus-node-exporter.service", 18, 0.004, PROMETHEUS),
         Workload(
             "nginx",
             "systemd:nginx.service",
@@ -339,5 +216,5 @@ TWO_SOCKET_SERVER = Scenario(
     ),
 )
 
-SCENARIOS: dict[str, Scenario] = {s.name: s for s in (LAPTOP, TWO_SOCKET_SERVER)}
+SCENARIOS: dict[str, Scenario] = {s.name: s for s in (LAPTOP, TWO_SOCKET_SERVER, GPU_SERVER)}
 """All scenarios by name."""

@@ -7,10 +7,17 @@ known by their owner alone.
 
 from __future__ import annotations
 
+from collections import deque
+
 from jobwatt.model import Process, Usage
-from jobwatt.simulation.node import SimulatedNode, Task
+from jobwatt.simulation.node import SimulatedNode
+from jobwatt.simulation.tasks import Task
+from jobwatt.units import NS
 
 __all__ = ["SimulatedUsage"]
+
+REMEMBERED_NS = 60 * NS
+"""A process that has ended is found by its pid for so long after."""
 
 
 class SimulatedUsage:
@@ -22,6 +29,7 @@ class SimulatedUsage:
         self._node = node
         self._known: dict[Task, int] = {}
         self._by_pid: dict[int, Process] = {}
+        self._gone: deque[tuple[int, Process]] = deque()
         self._packages = dict(enumerate(node.scenario.hardware.packages))
         self._busy_ns: dict[int, int] = {}
         self._last_ns: int | None = None
@@ -37,7 +45,7 @@ class SimulatedUsage:
         return [process for process in self.processes if process.environment]
 
     def find(self, pid: int) -> Process | None:
-        """Return the last process that had this pid."""
+        """Return the process that has this pid, or had it within the last minute."""
         return self._by_pid.get(pid)
 
     def refresh(self, process: Process) -> None:
@@ -62,6 +70,7 @@ class SimulatedUsage:
             task.process.memory_bytes = self._node.memory_bytes(task)
             held = usage.memory_bytes.get(task.process.packages, 0)
             usage.memory_bytes[task.process.packages] = held + task.process.memory_bytes
+        self._forget()
         self._look_at_packages(usage)
         return usage
 
@@ -71,11 +80,19 @@ class SimulatedUsage:
         used_ns = self._node.cpu_ns(task) - (before_ns or 0)
         if before_ns is not None:
             usage.ended.append(task.process)
+            self._gone.append((self._node.now_ns, task.process))
             if used_ns:
                 usage.cpu_ns[task.process] = used_ns
         elif used_ns:
             job_uid = task.process.job_uid
             usage.exited_ns[job_uid] = usage.exited_ns.get(job_uid, 0) + used_ns
+
+    def _forget(self) -> None:
+        """Forget the pids of processes that ended long ago, but not of their successors."""
+        while self._gone and self._gone[0][0] + REMEMBERED_NS < self._node.now_ns:
+            _, process = self._gone.popleft()
+            if self._by_pid[process.pid] is process:
+                del self._by_pid[process.pid]
 
     def _look_at_packages(self, usage: Usage) -> None:
         before_ns, before = self._last_ns, self._busy_ns

@@ -14,6 +14,9 @@ __all__ = ["GONE", "CpuTimeReader", "ProcessClocks", "StatFiles", "choose_reader
 GONE = -1
 """Stands for the CPU time of a process that has ended."""
 
+_PID_BITS = 32
+_PID_MASK = (1 << _PID_BITS) - 1
+
 
 class CpuTimeReader(Protocol):
     """Reads the on-CPU time of whole thread groups."""
@@ -23,8 +26,8 @@ class CpuTimeReader(Protocol):
         """How, for people."""
         ...
 
-    def key(self, pid: int) -> int:
-        """Return what `read` takes for this pid."""
+    def key(self, pid: int, start_ticks: int) -> int:
+        """Return what `read` takes for this process."""
         ...
 
     def read(self, keys: Iterable[int]) -> list[int]:
@@ -41,8 +44,9 @@ class ProcessClocks:
 
     method = "process CPU clocks"
 
-    def key(self, pid: int) -> int:
+    def key(self, pid: int, start_ticks: int) -> int:
         """Return the clock id."""
+        del start_ticks  # who has the pid next is noticed by the youngest pid
         return (~pid << 3) | 2
 
     def read(self, keys: Iterable[int]) -> list[int]:
@@ -67,19 +71,20 @@ class StatFiles:
     def __init__(self, procfs: Procfs) -> None:
         self._procfs = procfs
 
-    def key(self, pid: int) -> int:
-        """Return the pid."""
-        return pid
+    def key(self, pid: int, start_ticks: int) -> int:
+        """Return both in one number; a start of 0 is not known."""
+        return start_ticks << _PID_BITS | pid
 
     def read(self, keys: Iterable[int]) -> list[int]:
-        """Read the files."""
-        return [self._read(pid) for pid in keys]
+        """Read the files; a pid that has another start by now belongs to another process."""
+        return [self._read(key & _PID_MASK, key >> _PID_BITS) for key in keys]
 
-    def _read(self, pid: int) -> int:
+    def _read(self, pid: int, start_ticks: int) -> int:
         try:
-            return self._procfs.read_process_stat(pid).cpu_ns
+            stat = self._procfs.read_process_stat(pid)
         except ReadError:
             return GONE
+        return stat.cpu_ns if start_ticks in {0, stat.start_ticks} else GONE
 
 
 def choose_reader(procfs: Procfs) -> CpuTimeReader:

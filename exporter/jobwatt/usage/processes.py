@@ -83,6 +83,7 @@ class HostProcesses:
         self._user_name = user_name
         self._reader: CpuTimeReader = choose_reader(procfs)
         self._own_pids = procfs.is_own()
+        self._unlisted = ""  # why processes could not be listed the last time
         self._pids: dict[int, Process] = {}
         self._entries: dict[Process, _Entry] = {}
         self._claimants: set[Process] = set()
@@ -121,8 +122,6 @@ class HostProcesses:
 
         Of two that had it within one look the earlier is meant: the later has hardly begun.
         """
-        if not self._own_pids:
-            return None  # drivers tell pids of our own namespace, the procfs shows another's
         process, ended_ns = self._parted.get(pid, (None, 0))
         if process is not None and ended_ns == self._last_ns:
             return process
@@ -195,8 +194,11 @@ class HostProcesses:
         try:
             pids = self._procfs.list_pids()
         except ReadError as error:
-            log.warning("processes cannot be listed: %s", error)
+            if str(error) != self._unlisted:
+                self._unlisted = str(error)
+                log.warning("processes cannot be listed: %s", error)
             return
+        self._unlisted = ""
         listed_ticks, self._listed_ticks = self._listed_ticks, _boot_ticks()
         for pid in self._given_out_since(before):
             self._keep_if_same(usage, self._entries[self._pids[pid]])
@@ -246,7 +248,6 @@ class HostProcesses:
 
     def _meet(self, pid: int, now_ns: int, born_after: int | None) -> None:
         """Take in a process; `born_after` (ticks) tells whether all its CPU time is news."""
-        key = self._reader.key(pid)
         try:
             stat = self._procfs.read_process_stat(pid)
             process = Process(pid, stat.start_ticks, stat.comm)
@@ -254,6 +255,7 @@ class HostProcesses:
             return
         except ReadError:
             process = Process(pid, 0)
+        key = self._key(process)
         time_ns = 0
         if born_after is None or process.start_ticks < born_after:
             (time_ns,) = self._reader.read([key])
@@ -267,6 +269,9 @@ class HostProcesses:
         if _boot_ticks() - process.start_ticks < YOUNG_NS[-1] * TICKS // NS:
             self._young.append((now_ns + YOUNG_NS[0], 0, process))
 
+    def _key(self, process: Process) -> int:
+        return self._reader.key(process.pid, process.start_ticks)
+
     # --- identity -------------------------------------------------------------------------------
 
     def _identify(self, process: Process) -> dict[str, str]:
@@ -275,13 +280,14 @@ class HostProcesses:
         try:
             status = self._procfs.read_process_status(process.pid)
         except ReadError:
-            pass
+            if process.uid < 0:
+                process.uid = self._procfs.read_owner(process.pid)
         else:
             process.uid = status.uid
             process.memory_bytes = status.anonymous_bytes
             process.packages = self._topology.packages_allowed(status.cpus)
         self._add_memory(process, 1)
-        process.user = self._user_name(process.uid)
+        process.user = self._user_name(process.uid) if process.uid >= 0 else ""
         if self._variables:
             with contextlib.suppress(ReadError):
                 process.environment = self._procfs.read_environ(process.pid, self._variables)
@@ -359,13 +365,13 @@ class HostProcesses:
 
     def _has_run(self, entry: _Entry) -> bool:
         """Whether a process has run since the last visit: only then can it have changed itself."""
-        (time_ns,) = self._reader.read([self._reader.key(entry.process.pid)])
+        (time_ns,) = self._reader.read([self._key(entry.process)])
         return time_ns != entry.visited_time_ns
 
     def _visit(self, usage: Usage, entry: _Entry, now_ns: int) -> None:
         """Identify a process again."""
         entry.visited_ns = now_ns
-        (entry.visited_time_ns,) = self._reader.read([self._reader.key(entry.process.pid)])
+        (entry.visited_time_ns,) = self._reader.read([self._key(entry.process)])
         if self._keep_if_same(usage, entry):
             self._identify_again(entry)
 
@@ -377,7 +383,7 @@ class HostProcesses:
             entry.cgroups = cgroups
             time_ns, _ = entry.group.remove(process)
             entry.group = self._place(cgroups)
-            entry.group.add(process, self._reader.key(process.pid), time_ns)
+            entry.group.add(process, self._key(process), time_ns)
 
     # --- groups ---------------------------------------------------------------------------------
 

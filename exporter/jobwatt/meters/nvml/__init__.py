@@ -1,0 +1,1 @@
+"""Energy of NVIDIA GPUs, and who used them, through the driver's management library (NVML)."""
