@@ -62,8 +62,8 @@ docs: $(VENV)/.dev ## generate docs/metrics.md and docs/configuration.md
 dashboards: $(VENV)/.dev ## generate grafana/dashboards
 	$(BIN)/python grafana/source/build.py
 
-bench: $(VENV)/.dev packages ## measure JobWatt's own cost beside other exporters
-	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
+bench: $(VENV)/.dev packages ## measure JobWatt's own cost beside other exporters: docs/benchmarks.md
+	$(BIN)/python tests/benchmarks/bench.py --write docs/benchmarks.md $(ARGS)
 
 clean: ## remove what was built
 	rm -rf $(VENV) .cache .state .stack .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -10,7 +10,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +59,11 @@ class Parts:
     cpus: int
 
 
-def host_parts(config: Config) -> Parts:
-    """Return the parts for the machine that `config` points at."""
+def host_parts(config: Config, must_restart: Callable[[str], None] = lambda _: None) -> Parts:
+    """Return the parts for the machine that `config` points at.
+
+    `must_restart` is called with a reason when only another process can go on measuring.
+    """
     procfs = Procfs(config.path_procfs)
     topology = read_topology(config.path_sysfs)
     users = UserNames(config.path_rootfs)
@@ -73,9 +76,10 @@ def host_parts(config: Config) -> Parts:
         procfs, _cgroupfs(config, procfs), topology, job_uid_of, users.name, GPU_VARIABLES
     )
     log.info("CPU time of processes: %s", usage.method)
+    nvml = NvmlMeter(config.path_sysfs, foreign=not procfs.is_own(), must_restart=must_restart)
     # GPUs first: what holds them up must not come between CPU energy and CPU time.
     meters: list[Meter] = [
-        OwnThread(NvmlMeter(config.path_sysfs, foreign=not procfs.is_own())),
+        OwnThread(nvml),
         OwnThread(HwmonMeter(config.path_sysfs, procfs, topology)),
     ]
     rapl = _rapl(config, procfs)

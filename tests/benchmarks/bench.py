@@ -252,13 +252,45 @@ def measure_samples(processes: int, folder: Path, seconds: int) -> SampleCost:
     return SampleCost(median, p99, clocks, psutil_ms)
 
 
+@dataclass(frozen=True)
+class GpuCost:
+    """CPU time of samples with GPUs, in ms, and the library's part in it."""
+
+    without_ms: float
+    with_ms: float
+    calls_ms: float
+    calls: float
+
+    @property
+    def beyond_ms(self) -> float:
+        """What GPUs add beyond the library's calls."""
+        return self.with_ms - self.without_ms - self.calls_ms
+
+
+def measure_gpus(folder: Path, seconds: int) -> GpuCost:
+    """Take samples on eight fake GPUs with four processes each."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / "gpu_samples.py"), str(folder), str(seconds)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+    )
+    return GpuCost(*(float(word) for word in done.stdout.split()))
+
+
 def table(header: list[str], rows: list[list[str]]) -> str:
     """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def report(costs: dict[int, dict[str, Cost]], samples: dict[int, SampleCost], seconds: int) -> str:
+def report(
+    costs: dict[int, dict[str, Cost]],
+    samples: dict[int, SampleCost],
+    gpus: GpuCost,
+    seconds: int,
+) -> str:
     """Return docs/benchmarks.md."""
     rows = []
     for processes, by_name in costs.items():
@@ -310,6 +342,18 @@ def report(costs: dict[int, dict[str, Cost]], samples: dict[int, SampleCost], se
             for processes, cost in samples.items()
         ],
     )
+    of_gpus = table(
+        ["ms a sample without GPUs", "with them", "calls", "ms in calls", "ms beyond the calls"],
+        [
+            [
+                f"{gpus.without_ms:.2f}",
+                f"{gpus.with_ms:.2f}",
+                f"{gpus.calls:.0f}",
+                f"{gpus.calls_ms:.2f}",
+                f"{gpus.beyond_ms:.2f}",
+            ]
+        ],
+    )
     cpu = Procfs(Path("/proc")).read_cpu_model()
     return f"""\
 # Benchmarks
@@ -334,7 +378,15 @@ CPU time of the sampling thread, one sample a second, caches cold. The clocks ar
 processes, read in one go after a second's pause. psutil's column is `cpu_times()` of every process,
 once, with `Process` objects that already exist.
 
-{each}"""
+{each}
+## GPUs
+
+Eight GPUs with four processes each, on the fake NVML of the tests; CPU time of the whole process,
+one sample a second, caches cold.
+
+{of_gpus}
+What a real driver adds to its calls is not in this.
+"""
 
 
 def main() -> None:
@@ -355,7 +407,9 @@ def main() -> None:
                 cost = measure(exporter, folder, arguments.seconds)
                 costs[processes][exporter.name] = cost
                 print(processes, exporter.name, cost, file=sys.stderr)
-    page = report(costs, samples, arguments.seconds)
+    with powercap_tree() as folder:
+        gpus = measure_gpus(folder, min(arguments.seconds, 30))
+    page = report(costs, samples, gpus, arguments.seconds)
     if arguments.write:
         arguments.write.write_text(page)
     else:

@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -192,7 +192,7 @@ class Direct:
     """A blocking meter without its thread, on the machine's clock."""
 
     def __init__(self, own_thread: OwnThread, machine: Machine) -> None:
-        self._meter: Any = own_thread._meter
+        self._meter = cast("Any", own_thread._meter)
         self._meter._clock = lambda: machine.now_ns
         self._meter._wall = lambda: round(START_WALL * NS) + machine.now_ns - START_NS
         driver = machine.driver

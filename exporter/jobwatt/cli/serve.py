@@ -16,6 +16,9 @@ __all__ = ["serve"]
 def serve(config: Config) -> None:
     """Measure this machine and serve the metrics."""
     from jobwatt import app  # noqa: PLC0415 - after the arguments are known to be right
+    from jobwatt.renewal import Renewal  # noqa: PLC0415
 
     set_up_logging(config.log_level, config.log_format)
-    app.serve(config, app.host_parts(config))
+    renewal = Renewal()
+    app.serve(config, app.host_parts(config, renewal.want))
+    renewal.run_if_wanted()

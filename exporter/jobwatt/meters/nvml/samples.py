@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection
 from typing import Any
 
@@ -9,6 +10,12 @@ from jobwatt.meters.nvml.library import Library, NothingFound, Unsupported
 from jobwatt.units import NS
 
 __all__ = ["ProcessSamples"]
+
+_ROW = struct.Struct("@IQI12x")
+"""nvml.h: nvmlProcessUtilizationSample_t: pid, timestamp, SM utilisation; the rest is not needed.
+
+pynvml's own attributes cost 0.3 µs each, and there are hundreds a second.
+"""
 
 KEPT_NS = 10 * NS
 """The driver keeps about a hundred samples: ten seconds."""
@@ -63,7 +70,7 @@ class ProcessSamples:
             return None
         newest_us = self._last_us
         for row in rows:
-            pid, percent, at_us = int(row.pid), int(row.smUtil), int(row.timeStamp)
+            pid, at_us, percent = _ROW.unpack(row)
             if percent > MOST_PERCENT or at_us <= self._last_us or pid == 0:
                 continue  # drivers also return rows that were never written
             newest_us = max(newest_us, at_us)
