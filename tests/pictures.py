@@ -8,6 +8,7 @@ from jobwatt.snapshot import (
     DeviceView,
     Health,
     HistoryPoint,
+    JobView,
     NodeInfo,
     SeriesLabels,
     SeriesView,
@@ -34,6 +35,7 @@ def gpu_view(state: GpuState | None = None) -> DeviceView:
         unattributed_uj=1 * J,
         other_uj=39 * J,
         retired_uj=0,
+        job_retired_uj=0,
         power_uw=300 * J,
         limit_uw=700 * J,
         idle_power=IdlePower(70 * J, IdleMethod.OBSERVED),
@@ -60,7 +62,15 @@ def gpu_picture() -> Snapshot:
     )
     series = SeriesView(SeriesLabels(7, "train", "ada", "slurm:7"), (5, 0, 0), 9 * J, alive=True)
     whole = picture()
-    return replace(whole, devices=(*whole.devices, gpu_view(state)), series=(series,))
+    (job,) = whole.jobs
+    ended = replace(job, job_uid="slurm:6", ended=1_600_000_009.0)
+    holder = replace(job, job_uid="slurm:7", gpus=1, gpu_idle_uj=60 * J, energy_uj=(0, 0, 39 * J))
+    return replace(
+        whole,
+        devices=(*whole.devices, gpu_view(state)),
+        series=(series,),
+        jobs=(ended, holder),
+    )
 
 
 def picture(series: tuple[SeriesView, ...] | None = None) -> Snapshot:
@@ -88,6 +98,7 @@ def picture(series: tuple[SeriesView, ...] | None = None) -> Snapshot:
                 unattributed_uj=3,
                 other_uj=1_000_000_000_004,
                 retired_uj=0,
+                job_retired_uj=0,
                 power_uw=45_500_000,
                 limit_uw=95_000_000,
                 idle_power=IdlePower(20 * J, IdleMethod.OBSERVED),
@@ -102,6 +113,7 @@ def picture(series: tuple[SeriesView, ...] | None = None) -> Snapshot:
                 unattributed_uj=0,
                 other_uj=4,
                 retired_uj=10,
+                job_retired_uj=10,
                 power_uw=None,
                 limit_uw=None,
                 idle_power=None,
@@ -112,6 +124,20 @@ def picture(series: tuple[SeriesView, ...] | None = None) -> Snapshot:
         ),
         domains_uj=((RaplDomain("package", "0"), cpu_uj), (RaplDomain("psys", ""), 12)),
         series=series,
+        jobs=(
+            JobView(
+                job_uid="session:ada",
+                user="ada",
+                energy_uj=(cpu_uj - 1_000_000_000_003, 4 + dram_uj - 14),
+                cpu_ns=7_500_000_000,
+                gpu_idle_uj=0,
+                gpus=0,
+                power_uw=9 * J,
+                started=1_600_000_001.0,
+                measured_since=1_600_000_002.0,
+                ended=None,
+            ),
+        ),
         health=Health(
             source_up={"rapl": False},
             source_errors={("rapl", "failed"): 3},

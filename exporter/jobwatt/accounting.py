@@ -7,10 +7,12 @@ device's idle power, and who was busy while a device could not be read. Does no 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter as Count
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from jobwatt.attribution.apportion import apportion
 from jobwatt.attribution.counters import Advance, CounterTrack
 from jobwatt.attribution.gpu import gpu_weights, is_unheld
 from jobwatt.attribution.gpu_claims import claimed_gpus
@@ -130,7 +132,14 @@ class Accountant:
         self._last_ns: int | None = None
         self._weigh_due_ns = 0
 
-    def book(self, now_ns: int, reports: Iterable[Report], usage: Usage, probe: UsageProbe) -> None:
+    def book(
+        self,
+        now_ns: int,
+        reports: Iterable[Report],
+        usage: Usage,
+        probe: UsageProbe,
+        wall: float = 0.0,
+    ) -> None:
         """Book a sample.
 
         Args:
@@ -138,22 +147,25 @@ class Accountant:
             reports: of all meters that have news.
             usage: who was busy since the sample before.
             probe: where `usage` is from; asked for more about processes now and then.
+            wall: Unix time of the sample.
         """
+        self.ledger.book.begin(wall, usage)
         if self._last_ns is None:
             self.ledger.adopt(probe.processes)
         claims = _Claims(usage, self._dram_policy, self.ledger.listed, probe.find)
         for report in reports:
             spent = self._follow_counters(report)
+            self._show_gpus(report, probe)
             for device, amount in spent.items():
                 state = report.gpus.get(device)
                 self._post(device, amount, claims.on(device, state), usage, state)
-            self._show_gpus(report, probe)
+        self._count_gpus()
         span_ns = 0 if self._last_ns is None else now_ns - self._last_ns
         self._last_ns = now_ns
         if now_ns >= self._weigh_due_ns:
             self._weigh_due_ns = now_ns + WEIGH_MEMORY_NS
             self.ledger.weigh_memory(probe.processes)
-        self.ledger.close_interval(now_ns, span_ns, usage.ended, probe.refresh)
+        self.ledger.close_interval(now_ns, span_ns, usage, probe.refresh)
 
     def dump(self, boot_id: str) -> dict[str, Row]:
         """Return all that must outlive a restart, as rows; `restore` takes them back."""
@@ -170,7 +182,7 @@ class Accountant:
         )
         return rows
 
-    def restore(self, rows: Rows, boot_id: str, now_ns: int) -> None:
+    def restore(self, rows: Rows, boot_id: str, now_ns: int, wall: float = 0.0) -> None:
         """Go on from an earlier run's rows.
 
         On the same boot the hardware's counters have gone on meanwhile, and the monotonic clock
@@ -182,7 +194,7 @@ class Accountant:
             ValueError, TypeError, LookupError: the rows are not those of `dump`.
         """
         same_boot = bool(boot_id) and rows.get("boot") == (boot_id,)
-        self.ledger.restore(rows, now_ns, same_boot=same_boot)
+        self.ledger.restore(rows, now_ns, wall, same_boot=same_boot)
         for index, uw, method in rows.get("idle", ()):
             device = self.ledger.accounts[index].device
             if same_boot or device.component is Component.GPU:
@@ -313,7 +325,7 @@ class Accountant:
             self._learn(device, spent, usage, state)
         account.idle_power = self.idle_power(device)
         if spent.gap:
-            self.ledger.post(device, Posting(spent.uj, 0, spent.uj, 0, {}))
+            self.ledger.post(device, Posting(spent.uj, 0, spent.uj, {}, {}))
             return
         if waiting is not None:
             waiting.add(weights)
@@ -321,8 +333,10 @@ class Accountant:
         idle_uw = account.idle_power.uw if account.idle_power else None
         posting = divide(spent.uj, spent.span_ns, idle_uw, weights)
         self.ledger.post(device, posting)
-        if device.component is Component.DRAM and weights.others:
-            self.ledger.charge_memory(posting.others_uj, weights.others)
+        if posting.idle_uj and account.holders:
+            self._charge_holders(account.holders, posting.idle_uj)
+        if device.component is Component.DRAM and (others := sum(weights.others.values())):
+            self.ledger.charge_memory(sum(posting.others.values()), others)
 
     def _learn(self, device: Device, spent: _Spent, usage: Usage, state: GpuState | None) -> None:
         """Let the device's idle power be learned from an ordinary interval."""
@@ -350,6 +364,19 @@ class Accountant:
                 if state is not None:
                     account.gpu_info = state.info
                     account.holders = _holders(state, claimed.get(account.device.name, ()), probe)
+
+    def _charge_holders(self, holders: Sequence[GpuHolder], idle_uj: int) -> None:
+        """Show a GPU's idle energy to those that hold it, in equal parts; it stays idle."""
+        for holder, uj in zip(holders, apportion(idle_uj, [1] * len(holders)), strict=True):
+            self.ledger.book.account(holder.job_uid).gpu_idle_uj += uj
+
+    def _count_gpus(self) -> None:
+        """Tell each job how many GPUs it holds."""
+        held = Count(
+            holder.job_uid for account in self.ledger.devices.values() for holder in account.holders
+        )
+        for job in self.ledger.book.jobs.values():
+            job.gpus = held[job.job_uid]
 
 
 class _Claims:

@@ -179,7 +179,7 @@ def make_sampler(config: Config, parts: Parts, store: Store | None = None) -> Sa
     boot_id = Procfs(config.path_procfs).read_boot_id()
     if store is not None:
         try:
-            accountant.restore(store.rows, boot_id, time.monotonic_ns())
+            accountant.restore(store.rows, boot_id, time.monotonic_ns(), time.time())
         except (ValueError, TypeError, LookupError) as error:
             log.warning("the state of an earlier run cannot be read (%s): beginning at 0", error)
             store.discard()

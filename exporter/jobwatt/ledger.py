@@ -14,8 +14,19 @@ from operator import attrgetter
 from jobwatt.attribution.counters import Advance
 from jobwatt.attribution.policy import Posting
 from jobwatt.gpus import GpuHolder, GpuInfo, GpuState
-from jobwatt.model import Component, Device, IdlePower, Process, RaplDomain, Row, Rows, Source
-from jobwatt.snapshot import DeviceView, SeriesLabels, SeriesView
+from jobwatt.jobs import JobBook
+from jobwatt.model import (
+    Component,
+    Device,
+    IdlePower,
+    Process,
+    RaplDomain,
+    Row,
+    Rows,
+    Source,
+    Usage,
+)
+from jobwatt.snapshot import DeviceView, JobView, SeriesLabels, SeriesView
 from jobwatt.units import NS, UJ
 
 __all__ = ["DeviceAccount", "Ledger", "SeriesRules"]
@@ -61,6 +72,7 @@ class DeviceAccount:
     unattributed_uj: int = 0
     other_uj: int = 0
     retired_uj: int = 0
+    job_retired_uj: int = 0
     power_uw: int | None = None
     limit_uw: int | None = None
     idle_power: IdlePower | None = None
@@ -94,6 +106,7 @@ class DeviceAccount:
             self.wraps,
             self.resets,
             self.gap_ns,
+            self.job_retired_uj,
             self.resting,
             self.gpu_info,
             self.gpu,
@@ -112,6 +125,7 @@ _KEPT_FIELDS = (
     "unattributed_uj",
     "other_uj",
     "retired_uj",
+    "job_retired_uj",
     "wraps",
     "resets",
     "gap_ns",
@@ -183,13 +197,14 @@ class _Unlisted:
 
 @dataclass
 class Ledger:
-    """Accounts of devices, RAPL domains and process series.
+    """Accounts of devices, RAPL domains, process series and jobs.
 
     Invariant, for each device after each call: energy = Σ series + other + retired + idle +
-    unattributed.
+    unattributed = Σ jobs + retired jobs + idle + unattributed.
     """
 
     rules: SeriesRules = field(default_factory=SeriesRules)
+    book: JobBook = field(default_factory=JobBook)
     accounts: list[DeviceAccount] = field(default_factory=list)
     devices: dict[str, DeviceAccount] = field(default_factory=dict)
     domains_uj: dict[RaplDomain, int] = field(default_factory=dict)
@@ -247,7 +262,8 @@ class Ledger:
         account.unattributed_uj += posting.unattributed_uj
         _add_all(account.methods_uj, posting.methods)
         _add_all(account.parts_uj, posting.parts)
-        other_uj = posting.others_uj
+        other_uj = sum(posting.others.values())
+        self._post_jobs(index, posting)
         live, late = self._live, self._late
         unlisted, least_uj = self._unlisted, self.rules.least_uj
         for process, uj in posting.processes.items():
@@ -270,6 +286,14 @@ class Ledger:
                 if entry.uj >= least_uj:
                     self._candidates[process] = entry
         account.other_uj += other_uj
+
+    def _post_jobs(self, index: int, posting: Posting) -> None:
+        by_job = dict(posting.others)
+        for process, uj in posting.processes.items():
+            by_job[process.job_uid] = by_job.get(process.job_uid, 0) + uj
+        for job_uid, uj in by_job.items():
+            if uj:
+                self.book.account(job_uid).add(index, uj)
 
     def charge_memory(self, uj: int, memory_bytes: int) -> None:
         """Remember what the memory of unlisted processes cost together (already posted)."""
@@ -303,7 +327,7 @@ class Ledger:
         self,
         now_ns: int,
         span_ns: int,
-        ended: Iterable[Process],
+        usage: Usage,
         refresh: Callable[[Process], None],
     ) -> None:
         """Open and close series after all devices of a sample are posted.
@@ -311,11 +335,11 @@ class Ledger:
         Args:
             now_ns: monotonic time.
             span_ns: time since the last sample.
-            ended: the processes that have ended since.
+            usage: who has ended since, and which jobs are there.
             refresh: reads a process's name and owner anew, before they are frozen in labels.
         """
         self._follow_power(now_ns, span_ns)
-        for process in ended:
+        for process in usage.ended:
             self._unlisted.pop(process, None)
             self._candidates.pop(process, None)
             series = self._end(process, now_ns)
@@ -323,6 +347,9 @@ class Ledger:
                 series.ended = process
                 self._late[process] = series
         self._expire(now_ns)
+        for job in self.book.close(now_ns, span_ns, usage.jobs):
+            for account, uj in zip(self.accounts, job.energy_uj, strict=False):
+                account.job_retired_uj += uj
         self._follow_owners(now_ns)
         self._admit(now_ns, refresh)
 
@@ -464,10 +491,11 @@ class Ledger:
         every = [series for group in (self._live, self._ended) for series in group.values()]
         for series in every:
             rows[f"series {series.number}"] = series.names
+        rows.update(self.book.dump())
         rows["series"] = tuple((series.number, *series.energy_uj) for series in every)
         return rows
 
-    def restore(self, rows: Rows, now_ns: int, *, same_boot: bool) -> None:
+    def restore(self, rows: Rows, now_ns: int, wall: float, *, same_boot: bool) -> None:
         """Take back the accounts of an earlier run; all series linger until they are adopted.
 
         A process of another boot is none of this one's, whatever its pid and start.
@@ -489,6 +517,7 @@ class Ledger:
             account.parts_uj = {str(key): int(uj) for key, uj in parts}
         for index in rows.get("active", ()):
             self.account(self.accounts[index].device)
+        self.book.restore(rows, now_ns, wall)
         for domain, package, uj in rows.get("domains", ()):
             self.add_domain(RaplDomain(str(domain), str(package)), int(uj))
         for number, *energy_uj in rows.get("series", ()):
@@ -521,6 +550,10 @@ class Ledger:
         return tuple(
             series.view() for group in (self._live, self._ended) for series in group.values()
         )
+
+    def job_views(self) -> tuple[JobView, ...]:
+        """Return all jobs as they are now."""
+        return tuple(job.view() for job in self.book.jobs.values())
 
     def device_views(self) -> tuple[DeviceView, ...]:
         """Return all devices' accounts as they are now."""

@@ -16,6 +16,7 @@ __all__ = [
     "Fault",
     "IdleMethod",
     "IdlePower",
+    "JobPresence",
     "Process",
     "RaplDomain",
     "Reading",
@@ -195,6 +196,21 @@ class Process:
 
 
 @dataclass(slots=True)
+class JobPresence:
+    """A job's live processes.
+
+    Attributes:
+        processes: how many.
+        started: when the first that was seen started, Unix time.
+        user: whose that was.
+    """
+
+    processes: int
+    started: float
+    user: str
+
+
+@dataclass(slots=True)
 class Usage:
     """Who was busy since the previous look.
 
@@ -203,8 +219,9 @@ class Usage:
             processes that have ended since.
         exited_ns: on-CPU nanoseconds of processes that nobody saw live, `{job_uid: ns > 0}`.
         unseen_ns: on-CPU nanoseconds of the machine that belong to nobody known.
-        memory_bytes: anonymous memory of all live processes, summed by the packages that their
-            affinity allows (None: all).
+        memory_bytes: anonymous memory of all live processes, summed by job and by the packages
+            that their affinity allows (None: all).
+        jobs: the jobs that have live processes.
         ended: processes that have ended since the previous look.
         busy_ns: CPU time of each package, `{package: ns}`; empty where it is not known.
         capacity_ns: CPUs × elapsed time of each package, with the same keys as `busy_ns`.
@@ -213,7 +230,8 @@ class Usage:
     cpu_ns: dict[Process, int] = field(default_factory=dict)
     exited_ns: dict[str, int] = field(default_factory=dict)
     unseen_ns: int = 0
-    memory_bytes: dict[frozenset[int] | None, int] = field(default_factory=dict)
+    memory_bytes: dict[tuple[str, frozenset[int] | None], int] = field(default_factory=dict)
+    jobs: dict[str, JobPresence] = field(default_factory=dict)
     ended: list[Process] = field(default_factory=list)
     busy_ns: dict[int, int] = field(default_factory=dict)
     capacity_ns: dict[int, int] = field(default_factory=dict)

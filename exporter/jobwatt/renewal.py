@@ -33,4 +33,5 @@ class Renewal:
         """Execute the program again with the same arguments, where that was asked for."""
         if self._reason:
             os.environ[VARIABLE] = self._reason
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+            arguments = [sys.executable, *sys.orig_argv[1:]]
+            os.execv(sys.executable, arguments)  # noqa: S606 - our own command line

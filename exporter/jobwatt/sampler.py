@@ -64,7 +64,7 @@ class Sampler:
         start_ns = self._clock()
         reports = [report for meter in self._meters for report in meter.read(self._clock())]
         usage = self._usage.look(self._clock())
-        self._accountant.book(start_ns, reports, usage, self._usage)
+        self._accountant.book(start_ns, reports, usage, self._usage, self._wall())
         if self._store is not None:
             self._store.save(self._accountant.dump(self._boot_id))
         self._keep_history(start_ns)
@@ -95,6 +95,7 @@ class Sampler:
             devices=ledger.device_views(),
             domains_uj=tuple(ledger.domains_uj.items()),
             series=ledger.series_views(),
+            jobs=ledger.job_views(),
             health=Health(
                 source_up=dict(health.up),
                 source_errors=dict(health.errors),

@@ -12,6 +12,7 @@ __all__ = [
     "DeviceView",
     "Health",
     "HistoryPoint",
+    "JobView",
     "NodeInfo",
     "SeriesLabels",
     "SeriesView",
@@ -23,7 +24,8 @@ __all__ = [
 class DeviceView:
     """A device's accounts in microjoules, since JobWatt first ran on this node.
 
-    `energy = Σ process series + other + retired + idle + unattributed`, exactly.
+    `energy = Σ process series + other + retired + idle + unattributed`, exactly, and
+    `energy = Σ jobs + job_retired + idle + unattributed`.
 
     Attributes:
         power_uw: mean over the last interval; None while it cannot be read.
@@ -31,6 +33,7 @@ class DeviceView:
         idle_power: None while nothing is known.
         other_uj: of processes without a series, alive or gone.
         retired_uj: of process series that have been dropped.
+        job_retired_uj: of jobs that have been dropped.
         resting: whether another source measures the device now.
         gpu_info: what a GPU is, as its driver last told.
         gpu: how a GPU was at the last look, None where it did not answer.
@@ -51,6 +54,7 @@ class DeviceView:
     wraps: int
     resets: int
     gap_ns: int
+    job_retired_uj: int = 0
     resting: bool = False
     gpu_info: GpuInfo | None = None
     gpu: GpuState | None = None
@@ -84,6 +88,22 @@ class SeriesView:
     energy_uj: tuple[int, ...]
     power_uw: int
     alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job on this node; see `jobwatt.jobs.JobAccount`. Times are Unix seconds."""
+
+    job_uid: str
+    user: str
+    energy_uj: tuple[int, ...]
+    cpu_ns: int
+    gpu_idle_uj: int
+    gpus: int
+    power_uw: int
+    started: float
+    measured_since: float
+    ended: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +163,4 @@ class Snapshot:
     series: tuple[SeriesView, ...]
     health: Health
     history: tuple[HistoryPoint, ...]
+    jobs: tuple[JobView, ...] = ()

@@ -27,7 +27,7 @@ def test_another_driver_needs_another_image(
     for name, value in driver.environment().items():
         monkeypatch.setenv(name, value)
     port = free_port()
-    command = [
+    command: list[str | Path] = [
         Path(sys.executable).with_name("jobwatt"),
         "serve",
         f"--web.listen-address=127.0.0.1:{port}",

@@ -176,7 +176,7 @@ def test_dram_follows_memory() -> None:
     """Who holds three quarters of the memory pays three quarters."""
     big, small = Process(1, 0, memory_bytes=300), Process(2, 0, memory_bytes=100)
     books = Books({"*": 0.0})
-    usage = {"memory_bytes": {None: 400}}
+    usage = {"memory_bytes": {("system", None): 400}}
     books.sample({PACKAGE: 0, MEMORY: 0})
     books.sample({PACKAGE: 2, MEMORY: 0}, Usage({big: 1, small: 1}, **usage))  # type: ignore[arg-type]
     books.sample({PACKAGE: 2, MEMORY: 8 * J}, Usage({}, **usage))  # type: ignore[arg-type]
@@ -237,8 +237,8 @@ def test_whatever_happens_the_sums_close_and_nothing_is_lost(
             {alive[pid]: ns for pid, ns in second.busy.items()},
             {"system": second.exited} if second.exited else {},
             second.unseen,
-            {None: sum(p.memory_bytes for p in alive.values())},
-            [alive.pop(pid) for pid in second.ended & alive.keys()],
+            {("system", None): sum(p.memory_bytes for p in alive.values())},
+            ended=[alive.pop(pid) for pid in second.ended & alive.keys()],
         )
         books.sample(readings, usage, seconds=second.seconds)
         gap |= any(view.gap_ns for view in books.ledger.device_views())

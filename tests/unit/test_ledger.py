@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from jobwatt.attribution.counters import Advance
 from jobwatt.attribution.policy import Posting
 from jobwatt.ledger import Ledger, SeriesRules
-from jobwatt.model import Component, Device, Process, RaplDomain, Source
+from jobwatt.model import Component, Device, Process, RaplDomain, Source, Usage
 from jobwatt.snapshot import SeriesLabels, SeriesView
 
 S = 1_000_000_000
@@ -36,8 +36,8 @@ class Bench:
     ) -> None:
         self.now += seconds * S
         used = used or {}
-        self.ledger.post(device, Posting(sum(used.values()), 0, 0, 0, used))
-        self.ledger.close_interval(self.now, seconds * S, ended, as_it_is)
+        self.ledger.post(device, Posting(sum(used.values()), 0, 0, {}, used))
+        self.ledger.close_interval(self.now, seconds * S, Usage(ended=list(ended)), as_it_is)
 
     def series(self) -> dict[int, SeriesView]:
         views = self.ledger.series_views()
@@ -60,7 +60,7 @@ class Bench:
 def test_books_every_part_of_a_posting() -> None:
     """Idle, unattributed, other and measured energy stand on their accounts."""
     bench = Bench()
-    bench.ledger.post(CPU, Posting(10, 1, 2, 3, {Process(1, 0): 4}))
+    bench.ledger.post(CPU, Posting(10, 1, 2, {"x": 3}, {Process(1, 0): 4}))
     (cpu, _) = bench.ledger.device_views()
     assert (cpu.energy_uj, cpu.idle_uj, cpu.unattributed_uj, cpu.other_uj) == (10, 1, 2, 7)
 
@@ -93,8 +93,8 @@ def test_names_are_read_anew_before_they_are_frozen() -> None:
     def refresh(process: Process) -> None:
         process.comm = "train"
 
-    bench.ledger.post(CPU, Posting(5, 0, 0, 0, {p: 5}))
-    bench.ledger.close_interval(S, S, (), refresh)
+    bench.ledger.post(CPU, Posting(5, 0, 0, {}, {p: 5}))
+    bench.ledger.close_interval(S, S, Usage(), refresh)
     p.comm = "renamed later"
     assert bench.series()[7].labels.comm == "train"
 
@@ -180,10 +180,10 @@ def test_memory_alone_can_earn_a_series() -> None:
     bench.ledger.weigh_memory([p, q])
     for _ in range(12):
         bench.now += S
-        bench.ledger.post(DRAM, Posting(J, 0, 0, J, {}))
+        bench.ledger.post(DRAM, Posting(J, 0, 0, {"x": J}, {}))
         bench.ledger.charge_memory(J, 1000)
     bench.ledger.weigh_memory([p, q])
-    bench.ledger.close_interval(bench.now, S, (), as_it_is)
+    bench.ledger.close_interval(bench.now, S, Usage(), as_it_is)
     assert bench.energy() == {1: 0}
     assert bench.imbalance() == [0, 0]
 

@@ -163,7 +163,7 @@ def test_another_source_of_a_device_has_an_account_of_its_own() -> None:
     ledger.account(Device(Component.CPU, "package-0", Source.ESTIMATE, 0)).energy_uj += 5 * J
     rows = {key: tuple(json.loads(json.dumps(row))) for key, row in ledger.dump().items()}
     later = Ledger(SeriesRules())
-    later.restore(rows, 0, same_boot=True)
+    later.restore(rows, 0, 0.0, same_boot=True)
     shown = [(v.device.source, v.energy_uj, v.resting) for v in later.device_views()]
     assert shown == [(Source.RAPL, 40 * J, True), (Source.ESTIMATE, 5 * J, False)]
     assert later.account(CPU).energy_uj == 40 * J

@@ -26,14 +26,14 @@ class Weights:
 
     Attributes:
         processes: by process.
-        others: of processes without a name (ended unseen, or too small to be listed).
+        others: of processes without a name (ended unseen, or too small to be listed), by job.
         nobody: of what no process is known for; it stays unattributed.
         methods: the claims of processes again, by how they were found (GPUs only).
         parts: all claims again, by the part of the device that they are on (MIG only).
     """
 
     processes: dict[Process, int]
-    others: int = 0
+    others: dict[str, int] = field(default_factory=dict)
     nobody: int = 0
     methods: dict[str, int] = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
@@ -42,9 +42,12 @@ class Weights:
         """Add the claims of a further interval."""
         for process, weight in more.processes.items():
             self.processes[process] = self.processes.get(process, 0) + weight
-        self.others += more.others
         self.nobody += more.nobody
-        for mine, theirs in ((self.methods, more.methods), (self.parts, more.parts)):
+        for mine, theirs in (
+            (self.others, more.others),
+            (self.methods, more.methods),
+            (self.parts, more.parts),
+        ):
             for name, weight in theirs.items():
                 mine[name] = mine.get(name, 0) + weight
 
@@ -53,14 +56,14 @@ class Weights:
 class Posting:
     """One device's energy of one interval, divided.
 
-    `energy = idle + unattributed + others + Σ processes`, exactly. `methods` and `parts` show again
-    what processes, and the parts of the device, have got.
+    `energy = idle + unattributed + Σ others + Σ processes`, exactly; others are by job. `methods`
+    and `parts` show again what processes, and the parts of the device, have got.
     """
 
     energy_uj: int
     idle_uj: int
     unattributed_uj: int
-    others_uj: int
+    others: Mapping[str, int]
     processes: Mapping[Process, int]
     methods: Mapping[str, int] = field(default_factory=dict)
     parts: Mapping[str, int] = field(default_factory=dict)
@@ -77,14 +80,15 @@ def divide(energy_uj: int, span_ns: int, idle_uw: int | None, weights: Weights) 
     """
     idle_uj = 0 if idle_uw is None else min(energy_uj, idle_uw * span_ns // NS)
     active_uj = energy_uj - idle_uj
-    claims = [*weights.processes.values(), weights.others, weights.nobody]
+    claims = [*weights.processes.values(), *weights.others.values(), weights.nobody]
     if active_uj == 0 or not any(claims):
-        return Posting(energy_uj, idle_uj, active_uj, 0, {})
-    *shares, others_uj, nobody_uj = apportion(active_uj, claims)
-    processes = dict(zip(weights.processes, shares, strict=True))
+        return Posting(energy_uj, idle_uj, active_uj, {}, {})
+    *shares, nobody_uj = apportion(active_uj, claims)
+    processes = dict(zip(weights.processes, shares, strict=False))
+    others = dict(zip(weights.others, shares[len(processes) :], strict=True))
     methods = _again(active_uj - nobody_uj, weights.methods)
     parts = _again(active_uj, weights.parts)
-    return Posting(energy_uj, idle_uj, nobody_uj, others_uj, processes, methods, parts)
+    return Posting(energy_uj, idle_uj, nobody_uj, others, processes, methods, parts)
 
 
 def _again(uj: int, claims: Mapping[str, int]) -> Mapping[str, int]:
@@ -102,9 +106,8 @@ def cpu_weights(usage: Usage, package: int | None) -> Weights:
     that the topology does not know gets the claims of all.
     """
     loose = _loose_time(usage)
-    exited = sum(usage.exited_ns.values())
     if package is None or package not in loose or len(loose) == 1:
-        return Weights(dict(usage.cpu_ns), exited, usage.unseen_ns)
+        return Weights(dict(usage.cpu_ns), dict(usage.exited_ns), usage.unseen_ns)
 
     def here(time_ns: int, allowed: frozenset[int] | None) -> int:
         return _portion(time_ns, package, loose, allowed)
@@ -113,14 +116,15 @@ def cpu_weights(usage: Usage, package: int | None) -> Weights:
     for process, time_ns in usage.cpu_ns.items():
         if weight := here(time_ns, process.packages):
             processes[process] = weight
-    return Weights(processes, here(exited, None), here(usage.unseen_ns, None))
+    exited = {job_uid: here(time_ns, None) for job_uid, time_ns in usage.exited_ns.items()}
+    return Weights(processes, exited, here(usage.unseen_ns, None))
 
 
 def memory_weights(usage: Usage, package: int | None, listed: Iterable[Process]) -> Weights:
     """Claims on DRAM: anonymous resident memory, on the packages that a process may use.
 
-    Only `listed` processes are named; the memory of all others is one claim, so that the work
-    does not grow with the processes that sleep.
+    Only `listed` processes are named; the memory of all others is one claim for each job, so that
+    the work does not grow with the processes that sleep.
     """
     packages = dict.fromkeys(usage.capacity_ns, 1)
     everywhere = package is None or package not in packages
@@ -130,12 +134,16 @@ def memory_weights(usage: Usage, package: int | None, listed: Iterable[Process])
             return memory_bytes
         return _portion(memory_bytes, package, packages, allowed)  # type: ignore[arg-type]
 
-    total = sum(here(memory, allowed) for allowed, memory in usage.memory_bytes.items())
+    others: dict[str, int] = {}
+    for (job_uid, allowed), memory in usage.memory_bytes.items():
+        if weight := here(memory, allowed):
+            others[job_uid] = others.get(job_uid, 0) + weight
     processes: dict[Process, int] = {}
     for process in listed:
         if process.memory_bytes and (weight := here(process.memory_bytes, process.packages)):
             processes[process] = weight
-    return Weights(processes, max(0, total - sum(processes.values())))
+            others[process.job_uid] = max(0, others.get(process.job_uid, 0) - weight)
+    return Weights(processes, others)
 
 
 def _loose_time(usage: Usage) -> dict[int, int]:

@@ -93,6 +93,53 @@ PROCESS_OTHER_ENERGY = MetricSpec(
     "Energy of all processes without a series, alive or gone.",
     "joules",
 )
+JOB_ENERGY = MetricSpec(
+    "jobwatt_job_energy_joules_total",
+    "counter",
+    ("job_uid", *_DEVICE_SOURCE),
+    "A job's energy on this node, by device: its processes and what came and went between two "
+    "samples.",
+    "joules",
+)
+JOB_CPU = MetricSpec(
+    "jobwatt_job_cpu_seconds_total", "counter", ("job_uid",), "A job's on-CPU time.", "seconds"
+)
+JOB_GPUS = MetricSpec("jobwatt_job_gpus", "gauge", ("job_uid",), "GPUs that a job holds now.")
+JOB_GPU_IDLE_ENERGY = MetricSpec(
+    "jobwatt_job_gpu_idle_energy_joules_total",
+    "counter",
+    ("job_uid",),
+    "Idle energy of the GPUs that a job holds, in equal parts among holders. A view: the energy is "
+    "in the device's idle energy.",
+    "joules",
+)
+JOB_INFO = MetricSpec(
+    "jobwatt_job_info",
+    "info",
+    ("job_uid", "kind", "job_name", "user", "account", "queue", "k8s_namespace"),
+    "What a job is called, and whose it is.",
+)
+JOB_START = MetricSpec(
+    "jobwatt_job_start_timestamp_seconds",
+    "gauge",
+    ("job_uid",),
+    "When a job started on this node, Unix time.",
+    "seconds",
+)
+JOB_SINCE = MetricSpec(
+    "jobwatt_job_measured_since_timestamp_seconds",
+    "gauge",
+    ("job_uid",),
+    "Since when a job's counters count, Unix time; constant while they go on.",
+    "seconds",
+)
+JOB_END = MetricSpec(
+    "jobwatt_job_end_timestamp_seconds",
+    "gauge",
+    ("job_uid",),
+    "When a job that lingers ended on this node, Unix time.",
+    "seconds",
+)
 RETIRED_ENERGY = MetricSpec(
     "jobwatt_retired_energy_joules_total",
     "counter",
@@ -235,6 +282,14 @@ METRICS: tuple[MetricSpec, ...] = (
     RAPL_ENERGY,
     PROCESS_ENERGY,
     PROCESS_OTHER_ENERGY,
+    JOB_ENERGY,
+    JOB_CPU,
+    JOB_GPUS,
+    JOB_GPU_IDLE_ENERGY,
+    JOB_INFO,
+    JOB_START,
+    JOB_SINCE,
+    JOB_END,
     RETIRED_ENERGY,
     GPU_ATTRIBUTED_ENERGY,
     GPU_INSTANCE_ENERGY,

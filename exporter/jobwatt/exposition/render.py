@@ -1,15 +1,16 @@
 """A snapshot as the text of a scrape.
 
-prometheus-client chooses the format and renders it. The one family that grows with the machine's
-processes is put together from prefixes that prometheus-client has rendered once, so that a scrape
-formats numbers only (ten times cheaper); a test holds the page to its own rendering.
+prometheus-client chooses the format and renders it. The two families that grow with the machine's
+processes and jobs are put together from prefixes that prometheus-client has rendered once, so that
+a scrape formats numbers only (ten times cheaper); a test holds the page to its own rendering.
 """
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterable, Iterator
-from typing import Protocol, cast
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import partial
+from typing import Any, Protocol, cast
 
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import (
@@ -21,10 +22,18 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from jobwatt.exposition.catalog import PROCESS_ENERGY, MetricSpec
-from jobwatt.exposition.samples import Row, is_shown, process_labels, process_rows, samples
+from jobwatt.exposition.catalog import JOB_ENERGY, PROCESS_ENERGY, MetricSpec
+from jobwatt.exposition.samples import (
+    Row,
+    is_shown,
+    job_labels,
+    job_rows,
+    process_labels,
+    process_rows,
+    samples,
+)
 from jobwatt.model import Device
-from jobwatt.snapshot import SeriesLabels, Snapshot
+from jobwatt.snapshot import Snapshot
 from jobwatt.units import joules
 
 __all__ = ["Renderer", "metric_families"]
@@ -32,7 +41,7 @@ __all__ = ["Renderer", "metric_families"]
 _EOF = b"# EOF\n"
 _GZIP_LEVEL = 1  # ten times cheaper than 9, and nearly as small
 _ONE = " 1.0"
-_MOST_FORMATS = 4
+_MOST_FORMATS = 8
 
 
 class _Encoder(Protocol):
@@ -47,11 +56,15 @@ class _Families(Collector):
         return self._families
 
 
-def metric_families(snapshot: Snapshot, *, processes: bool) -> Iterator[Metric]:
-    """Return the snapshot as prometheus-client's metrics, with or without the processes'."""
+def metric_families(snapshot: Snapshot, *, energies: bool) -> Iterator[Metric]:
+    """Return the snapshot as prometheus-client's metrics.
+
+    `energies`: with the energy of processes and jobs, too.
+    """
     for spec, rows in samples(snapshot):
         yield _family(spec, rows)
-    if processes:
+    if energies:
+        yield _family(JOB_ENERGY, job_rows(snapshot))
         yield _family(PROCESS_ENERGY, process_rows(snapshot))
 
 
@@ -68,12 +81,16 @@ def _family(spec: MetricSpec, rows: Iterable[Row]) -> Metric:
     return family
 
 
+Prefixes = dict[Hashable, list[str]]
+"""What stands before the number in each line of a process or a job, by device."""
+
+
 class Renderer:
     """Renders snapshots; keeps the prefixes of live series. For one thread at a time."""
 
     def __init__(self, *, compress: bool = True) -> None:
         self._compress = compress
-        self._prefixes: dict[str, dict[SeriesLabels, list[str]]] = {}
+        self._prefixes: dict[tuple[str, str], Prefixes] = {}
 
     def render(
         self, snapshot: Snapshot, accept: str, accept_encoding: str
@@ -81,43 +98,53 @@ class Renderer:
         """Return the page's body and its headers for what the client accepts."""
         encoder, content_type = choose_encoder(accept)
         encode = cast("_Encoder", encoder)
-        body = encode(_Families(metric_families(snapshot, processes=False)))
+        body = encode(_Families(metric_families(snapshot, energies=False)))
         end = _EOF if body.endswith(_EOF) else b""
         if end:
             body = body[: -len(_EOF)]
-        body += self._processes(snapshot, encode, content_type) + end
+        if len(self._prefixes) >= _MOST_FORMATS:  # clients name the versions
+            self._prefixes.clear()
+        devices = [view.device for view in snapshot.devices]
+        cached = partial(self._cached, devices, encode, content_type)
+        jobs = ((job.job_uid, job.energy_uj) for job in snapshot.jobs)
+        series = ((one.labels, one.energy_uj) for one in snapshot.series)
+        body += cached(JOB_ENERGY, job_labels, jobs)
+        body += cached(PROCESS_ENERGY, process_labels, series) + end
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if self._compress and _accepts_gzip(accept_encoding):
             headers["Content-Encoding"] = "gzip"
             body = gzip.compress(body, _GZIP_LEVEL)
         return body, headers
 
-    def _processes(self, snapshot: Snapshot, encode: _Encoder, content_type: str) -> bytes:
-        """Render the processes' family: cached prefixes, fresh numbers."""
-        devices = [view.device for view in snapshot.devices]
-        before = self._prefixes.get(content_type, {})
-        kept: dict[SeriesLabels, list[str]] = {}
-        lines = [encode(_Families([_family(PROCESS_ENERGY, [])])).removesuffix(_EOF).decode()]
-        for series in snapshot.series:
-            prefixes = before.get(series.labels)
+    def _cached(
+        self,
+        devices: list[Device],
+        encode: _Encoder,
+        content_type: str,
+        spec: MetricSpec,
+        labels: Callable[[Any, Device], tuple[str, ...]],
+        energies: Iterable[tuple[Hashable, tuple[int, ...]]],
+    ) -> bytes:
+        """Render a family of energies by device: cached prefixes, fresh numbers."""
+        before = self._prefixes.get((spec.name, content_type), {})
+        kept: Prefixes = {}
+        lines = [encode(_Families([_family(spec, [])])).removesuffix(_EOF).decode()]
+        for name, energy_uj in energies:
+            prefixes = before.get(name)
             if prefixes is None or len(prefixes) != len(devices):
-                prefixes = _prefixes(series.labels, devices, encode)
-            kept[series.labels] = prefixes
-            for device, prefix, uj in zip(devices, prefixes, series.energy_uj, strict=False):
-                if not is_shown(device, uj):
-                    continue
-                number = floatToGoString(joules(uj))  # type: ignore[no-untyped-call]
-                lines.append(f"{prefix}{number}\n")
-        if len(self._prefixes) >= _MOST_FORMATS:  # clients name the versions
-            self._prefixes.clear()
-        self._prefixes[content_type] = kept
+                rows: list[Row] = [(labels(name, device), 1) for device in devices]
+                prefixes = _make_prefixes(spec, rows, encode)
+            kept[name] = prefixes
+            for device, prefix, uj in zip(devices, prefixes, energy_uj, strict=False):
+                if is_shown(device, uj):
+                    number = floatToGoString(joules(uj))  # type: ignore[no-untyped-call]
+                    lines.append(f"{prefix}{number}\n")
+        self._prefixes[spec.name, content_type] = kept
         return "".join(lines).encode()
 
 
-def _prefixes(labels: SeriesLabels, devices: list[Device], encode: _Encoder) -> list[str]:
-    """Return what stands before the number in each line of a process, by device."""
-    rows: list[Row] = [(process_labels(labels, device), 1) for device in devices]
-    text = encode(_Families([_family(PROCESS_ENERGY, rows)])).removesuffix(_EOF).decode()
+def _make_prefixes(spec: MetricSpec, rows: list[Row], encode: _Encoder) -> list[str]:
+    text = encode(_Families([_family(spec, rows)])).removesuffix(_EOF).decode()
     # Not splitlines(): a name may hold what Unicode calls a line break.
     lines = [line for line in text.split("\n") if line and not line.startswith("#")]
     return [line.removesuffix(_ONE) + " " for line in lines]

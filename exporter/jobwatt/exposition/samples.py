@@ -8,11 +8,12 @@ from operator import attrgetter
 from jobwatt.exposition import catalog
 from jobwatt.exposition.catalog import MetricSpec
 from jobwatt.gpus import GpuState
+from jobwatt.jobs import NO_ACCOUNT
 from jobwatt.model import Component, Device
-from jobwatt.snapshot import DeviceView, SeriesLabels, Snapshot
+from jobwatt.snapshot import DeviceView, JobView, SeriesLabels, Snapshot
 from jobwatt.units import NS, joules, watts
 
-__all__ = ["Row", "is_shown", "process_labels", "process_rows", "samples"]
+__all__ = ["Row", "is_shown", "job_labels", "job_rows", "process_labels", "process_rows", "samples"]
 
 Row = tuple[tuple[str, ...], float]
 """Label values in the catalog's order, and the value."""
@@ -30,9 +31,10 @@ _GAUGES: tuple[tuple[MetricSpec, Callable[[GpuState], float | None]], ...] = (
 
 
 def samples(snapshot: Snapshot) -> Iterator[tuple[MetricSpec, list[Row]]]:
-    """Return the rows of every metric but the processes' energy, which `process_rows` has."""
+    """Return the rows of every metric but the energy of processes and jobs (`…_rows`)."""
     yield from _device_samples(snapshot.devices)
     yield from _gpu_samples(snapshot.devices)
+    yield from _job_samples(snapshot.jobs)
     yield (
         catalog.RAPL_ENERGY,
         [((d.domain, d.package), joules(uj)) for d, uj in snapshot.domains_uj],
@@ -104,11 +106,47 @@ def _device_samples(devices: Iterable[DeviceView]) -> Iterator[tuple[MetricSpec,
     yield catalog.PROCESS_OTHER_ENERGY, [(labels, joules(v.other_uj)) for labels, v in sourced]
     yield (
         catalog.RETIRED_ENERGY,
-        [(("process", *labels), joules(v.retired_uj)) for labels, v in sourced],
+        [
+            ((level, *labels), joules(uj))
+            for labels, v in sourced
+            for level, uj in (("process", v.retired_uj), ("job", v.job_retired_uj))
+        ],
     )
     yield catalog.METER_WRAPS, [((name,), n) for (_, name), n in total(_WRAPS)]
     yield catalog.METER_RESETS, [((name,), n) for (_, name), n in total(_RESETS)]
     yield catalog.METER_GAP, [((name,), ns / NS) for (_, name), ns in total(_GAP)]
+
+
+def job_labels(job_uid: str, device: Device) -> tuple[str, ...]:
+    """Return the label values of one job's energy on one device."""
+    return (job_uid, *_with_source(device))
+
+
+def job_rows(snapshot: Snapshot) -> list[Row]:
+    """Return the rows of the jobs' energy."""
+    return [
+        (job_labels(job.job_uid, view.device), joules(uj))
+        for job in snapshot.jobs
+        for view, uj in zip(snapshot.devices, job.energy_uj, strict=False)
+        if is_shown(view.device, uj)
+    ]
+
+
+def _job_samples(jobs: Iterable[JobView]) -> Iterator[tuple[MetricSpec, list[Row]]]:
+    named = [((job.job_uid,), job) for job in jobs]
+    holders = [(uid, job) for uid, job in named if job.gpus or job.gpu_idle_uj]
+    yield catalog.JOB_CPU, [(uid, job.cpu_ns / NS) for uid, job in named]
+    yield catalog.JOB_GPUS, [(uid, job.gpus) for uid, job in holders if job.ended is None]
+    yield catalog.JOB_GPU_IDLE_ENERGY, [(uid, joules(job.gpu_idle_uj)) for uid, job in holders]
+    yield catalog.JOB_INFO, [(_job_names(job), 1) for _, job in named]
+    yield catalog.JOB_START, [(uid, job.started) for uid, job in named]
+    yield catalog.JOB_SINCE, [(uid, job.measured_since) for uid, job in named]
+    yield catalog.JOB_END, [(uid, job.ended) for uid, job in named if job.ended is not None]
+
+
+def _job_names(job: JobView) -> tuple[str, ...]:
+    kind, _, name = job.job_uid.partition(":")
+    return (job.job_uid, kind, name, job.user, NO_ACCOUNT, "", "")
 
 
 def _info(view: DeviceView) -> tuple[str, ...]:

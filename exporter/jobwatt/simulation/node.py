@@ -130,9 +130,13 @@ class SimulatedNode:
         """Return the on-CPU time of a process up to now, or to its end."""
         return task.cpu_ns + self._so_far(task.step_ns)
 
+    def age_seconds(self, task: Task) -> float:
+        """Return how long a process has lived."""
+        return (self._now_ns - task.born_ns) / NS
+
     def memory_bytes(self, task: Task) -> int:
         """Return the anonymous memory that a process holds now."""
-        age = (self._now_ns - task.born_ns) / NS
+        age = self.age_seconds(task)
         grown = 1.0 if task.ends_ns is None else min(1.0, 0.4 + 0.6 * age / SETTLING_SECONDS)
         return int(task.workload.memory_bytes * grown)
 

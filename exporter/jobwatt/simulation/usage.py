@@ -7,9 +7,10 @@ known by their owner alone.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 
-from jobwatt.model import Process, Usage
+from jobwatt.model import JobPresence, Process, Usage
 from jobwatt.simulation.node import SimulatedNode
 from jobwatt.simulation.tasks import Task
 from jobwatt.units import NS
@@ -68,8 +69,14 @@ class SimulatedUsage:
             if used_ns and not first:
                 usage.cpu_ns[task.process] = used_ns
             task.process.memory_bytes = self._node.memory_bytes(task)
-            held = usage.memory_bytes.get(task.process.packages, 0)
-            usage.memory_bytes[task.process.packages] = held + task.process.memory_bytes
+            presence = usage.jobs.setdefault(
+                task.process.job_uid,
+                JobPresence(0, time.time() - self._node.age_seconds(task), task.process.user),
+            )
+            presence.processes += 1
+            place = task.process.job_uid, task.process.packages
+            held = usage.memory_bytes.get(place, 0)
+            usage.memory_bytes[place] = held + task.process.memory_bytes
         self._forget()
         self._look_at_packages(usage)
         return usage

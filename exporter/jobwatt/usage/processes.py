@@ -18,7 +18,7 @@ from jobwatt.errors import Absent, ReadError
 from jobwatt.host.cgroupfs import Cgroupfs, Hierarchy
 from jobwatt.host.procfs import TICKS, CpuTimes, Procfs
 from jobwatt.host.topology import Topology
-from jobwatt.model import Process, Usage
+from jobwatt.model import JobPresence, Process, Usage
 from jobwatt.units import NS
 from jobwatt.usage.cpu_time import GONE, CpuTimeReader, choose_reader
 from jobwatt.usage.groups import Group, Walk
@@ -88,7 +88,8 @@ class HostProcesses:
         self._entries: dict[Process, _Entry] = {}
         self._claimants: set[Process] = set()
         self._parted: dict[int, tuple[Process, int]] = {}
-        self._memory: dict[frozenset[int] | None, int] = {}
+        self._memory: dict[tuple[str, frozenset[int] | None], int] = {}
+        self._jobs: dict[str, JobPresence] = {}
         self._ran: dict[Process, int] = {}
         self._young: deque[tuple[int, int, Process]] = deque()
         self._round: list[Process] = []
@@ -160,6 +161,7 @@ class HostProcesses:
             self._youngest = None  # another may live under the same pid: list again
         self._forget_parted(now_ns)
         usage.memory_bytes = dict(self._memory)
+        usage.jobs = self._jobs
         return usage
 
     # --- packages -------------------------------------------------------------------------------
@@ -266,6 +268,7 @@ class HostProcesses:
         group.add(process, key, time_ns)
         self._pids[pid] = process
         self._entries[process] = _Entry(process, group, now_ns, time_ns, cgroups)
+        self._count(process, 1)
         if _boot_ticks() - process.start_ticks < YOUNG_NS[-1] * TICKS // NS:
             self._young.append((now_ns + YOUNG_NS[0], 0, process))
 
@@ -276,7 +279,6 @@ class HostProcesses:
 
     def _identify(self, process: Process) -> dict[str, str]:
         """Read what may change about a process; what cannot be read stays as it is."""
-        self._add_memory(process, -1)
         try:
             status = self._procfs.read_process_status(process.pid)
         except ReadError:
@@ -286,7 +288,6 @@ class HostProcesses:
             process.uid = status.uid
             process.memory_bytes = status.anonymous_bytes
             process.packages = self._topology.packages_allowed(status.cpus)
-        self._add_memory(process, 1)
         process.user = self._user_name(process.uid) if process.uid >= 0 else ""
         if self._variables:
             with contextlib.suppress(ReadError):
@@ -303,10 +304,21 @@ class HostProcesses:
         process.job_uid = self._job_uid_of(Facts(cgroups, process.uid))
         return cgroups
 
-    def _add_memory(self, process: Process, sign: int) -> None:
+    def _count(self, process: Process, sign: int) -> None:
+        """Count a process in, or out, of what is known of its job."""
+        job_uid = process.job_uid
+        presence = self._jobs.get(job_uid)
+        if presence is None:
+            presence = self._jobs[job_uid] = JobPresence(0, _started(process), process.user)
+        presence.processes += sign
+        if not presence.processes:
+            del self._jobs[job_uid]
         if process.memory_bytes:
-            held = self._memory.get(process.packages, 0) + sign * process.memory_bytes
-            self._memory[process.packages] = held
+            place = job_uid, process.packages
+            held = self._memory.get(place, 0) + sign * process.memory_bytes
+            self._memory[place] = held
+            if not held:
+                del self._memory[place]
 
     def _forget(self, process: Process) -> None:
         if self._entries.pop(process, None) is not None:
@@ -316,7 +328,7 @@ class HostProcesses:
             self._parted.pop(process.pid, None)
             self._parted[process.pid] = process, self._last_ns or 0
             process.alive = False
-            self._add_memory(process, -1)
+            self._count(process, -1)
 
     def _forget_parted(self, now_ns: int) -> None:
         """Drop those from whom no late reading can come any more, the oldest first."""
@@ -378,7 +390,9 @@ class HostProcesses:
     def _identify_again(self, entry: _Entry) -> None:
         """Identify a process anew, and follow it into another group."""
         process = entry.process
+        self._count(process, -1)
         cgroups = self._identify(process)
+        self._count(process, 1)
         if cgroups != entry.cgroups:
             entry.cgroups = cgroups
             time_ns, _ = entry.group.remove(process)
@@ -439,6 +453,12 @@ class _TaskTime:
 
     def close(self) -> None:
         """Hold nothing."""
+
+
+def _started(process: Process) -> float:
+    """Return the Unix time of a process's start."""
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - process.start_ticks / TICKS
+    return time.time() - max(0.0, age)
 
 
 def _boot_ticks() -> int:

@@ -34,7 +34,7 @@ class Whole(Collector):
         self._snapshot = snapshot
 
     def collect(self) -> list:  # type: ignore[type-arg]
-        return list(metric_families(self._snapshot, processes=True))
+        return list(metric_families(self._snapshot, energies=True))
 
 
 def rendered(snapshot: Snapshot, accept: str) -> str:
@@ -79,14 +79,19 @@ def test_the_page_parses_back_to_the_microjoule(accept: str) -> None:
     for family in PARSERS[accept](rendered(picture(), accept)):
         for sample in family.samples:
             if sample.name.endswith("_joules_total") and "device" in sample.labels:
-                key = (sample.name, sample.labels["device"])
+                name = sample.name
+                if "level" in sample.labels:
+                    name = f"{sample.labels['level']}_retired"
+                key = (name, sample.labels["device"])
                 found[key] = found.get(key, 0) + round(sample.value * 1e6)
                 hostile |= sample.labels.get("comm") == HOSTILE
     assert hostile
     for device in (CPU.name, DRAM.name):
-        parts = ("process", "process_other", "retired", "device_idle", "device_unattributed")
         whole = found["jobwatt_device_energy_joules_total", device]
-        assert whole == sum(found[f"jobwatt_{part}_energy_joules_total", device] for part in parts)
+        for level, names in (("process", ("process", "process_other")), ("job", ("job",))):
+            parts = (*names, "device_idle", "device_unattributed")
+            sums = sum(found[f"jobwatt_{part}_energy_joules_total", device] for part in parts)
+            assert whole == sums + found[f"{level}_retired", device]
 
 
 def test_a_renderer_follows_series_that_come_and_go() -> None:
@@ -103,7 +108,7 @@ def test_each_metric_is_in_the_catalog_and_each_of_the_catalog_is_there() -> Non
     exported = {
         sample.name
         for snapshot in (picture(), gpu_picture())
-        for family in metric_families(snapshot, processes=True)
+        for family in metric_families(snapshot, energies=True)
         for sample in family.samples
     }
     assert exported == {m.name for m in METRICS} - {"jobwatt_checkpoint_timestamp_seconds"}
@@ -113,7 +118,7 @@ def test_labels_are_those_of_the_catalog() -> None:
     """No more and no fewer."""
     labels = {metric.name: set(metric.labels) for metric in METRICS}
     for snapshot in (picture(), gpu_picture()):
-        for family in metric_families(snapshot, processes=True):
+        for family in metric_families(snapshot, energies=True):
             for sample in family.samples:
                 assert set(sample.labels) == labels[sample.name]
 

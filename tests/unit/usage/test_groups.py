@@ -33,7 +33,7 @@ class FakeClocks:
     reads: int = 0
     method = "fake"
 
-    def key(self, pid: int) -> int:
+    def key(self, pid: int, start_ticks: int) -> int:
         return pid
 
     def read(self, keys: object) -> list[int]:
