@@ -131,6 +131,7 @@ class Accountant:
         self._waiting: dict[str, Weights] = {}
         self._last_ns: int | None = None
         self._weigh_due_ns = 0
+        self.same_boot = False
 
     def book(
         self,
@@ -193,7 +194,7 @@ class Accountant:
         Raises:
             ValueError, TypeError, LookupError: the rows are not those of `dump`.
         """
-        same_boot = bool(boot_id) and rows.get("boot") == (boot_id,)
+        same_boot = self.same_boot = bool(boot_id) and rows.get("boot") == (boot_id,)
         self.ledger.restore(rows, now_ns, wall, same_boot=same_boot)
         for index, uw, method in rows.get("idle", ()):
             device = self.ledger.accounts[index].device

@@ -66,7 +66,8 @@ class Sampler:
         usage = self._usage.look(self._clock())
         self._accountant.book(start_ns, reports, usage, self._usage, self._wall())
         if self._store is not None:
-            self._store.save(self._accountant.dump(self._boot_id))
+            rows = self._accountant.dump(self._boot_id)
+            self._store.save({**rows, **self._usage.dump(start_ns)})
         self._keep_history(start_ns)
         snapshot = self._picture(start_ns)
         self.snapshot = snapshot

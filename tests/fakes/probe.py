@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from jobwatt.model import Process, Usage
+from jobwatt.model import Process, Row, Rows, Usage
 
 
 @dataclass
@@ -28,6 +28,15 @@ class FakeProbe:
 
     def refresh(self, process: Process) -> None:
         """Nothing new is known."""
+
+    def dump(self, now_ns: int) -> dict[str, Row]:
+        """Return nothing: this node has no past."""
+        del now_ns
+        return {}
+
+    def restore(self, rows: Rows) -> None:
+        """Do nothing."""
+        del rows
 
     def look(self, now_ns: int) -> Usage:
         """Nobody runs."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from jobwatt.model import JobPresence, Process, Usage
+from jobwatt.model import JobPresence, Process, Row, Rows, Usage
 from jobwatt.simulation.node import SimulatedNode
 from jobwatt.simulation.tasks import Task
 from jobwatt.units import NS
@@ -52,6 +52,15 @@ class SimulatedUsage:
     def refresh(self, process: Process) -> None:
         """Do nothing: these processes keep their names."""
         del process
+
+    def dump(self, now_ns: int) -> dict[str, Row]:
+        """Return nothing: this node has no past."""
+        del now_ns
+        return {}
+
+    def restore(self, rows: Rows) -> None:
+        """Do nothing."""
+        del rows
 
     def look(self, now_ns: int) -> Usage:
         """Return the use since the previous look; the first look returns none."""

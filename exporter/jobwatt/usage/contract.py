@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from jobwatt.model import Process, Usage
+from jobwatt.model import Process, Row, Rows, Usage
 
 __all__ = ["UsageProbe"]
 
@@ -36,6 +36,22 @@ class UsageProbe(Protocol):
         """Read anew what may have changed about a process, before it is written down for good."""
         ...
 
+    def dump(self, now_ns: int) -> Mapping[str, Row]:
+        """Return what must outlive a restart on the same boot, as rows."""
+        ...
+
+    def restore(self, rows: Rows) -> None:
+        """Go on from an earlier run's rows, before the first look.
+
+        Raises:
+            ValueError, TypeError, LookupError: the rows are not those of `dump`.
+        """
+        ...
+
     def look(self, now_ns: int) -> Usage:
-        """Return the use since the previous look; the first look returns none."""
+        """Return the use since the previous look.
+
+        The first look returns none; after `restore` it returns what those that are still there
+        have used since the rows were dumped.
+        """
         ...

@@ -11,14 +11,14 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from jobwatt.errors import Absent, ReadError
 from jobwatt.host.cgroupfs import Cgroupfs, Hierarchy
 from jobwatt.host.procfs import TICKS, CpuTimes, Procfs
 from jobwatt.host.topology import Topology
-from jobwatt.model import JobPresence, Process, Usage
+from jobwatt.model import JobPresence, Process, Row, Rows, Usage
 from jobwatt.units import NS
 from jobwatt.usage.cpu_time import GONE, CpuTimeReader, choose_reader
 from jobwatt.usage.groups import Group, Walk
@@ -43,6 +43,9 @@ ROUND_SECONDS = 3600
 PARTED_NS, MOST_PARTED = 60 * NS, 1000
 """How long, and of how many that have ended, the pid is known: drivers may answer late."""
 
+DUMP_NS = 10 * NS
+"""How often all clocks are kept for the next run."""
+
 MOST_YOUNG, MOST_BUSY, MOST_ROUND = 32, 1, 10
 """Visits a look, by occasion: what does not fit waits for the next."""
 
@@ -62,6 +65,14 @@ class _Entry:
     cgroups: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """CPU times of an earlier run on this boot, by pid and start, and when they were written."""
+
+    at_ns: int
+    times_ns: dict[tuple[int, int], int]
+
+
 class HostProcesses:
     """All processes of the machine, through /proc, clocks and cgroups."""
 
@@ -73,10 +84,16 @@ class HostProcesses:
         job_uid_of: Callable[[Facts], str],
         user_name: Callable[[int], str],
         variables: Collection[str] = (),
+        owner_variables: Collection[str] = (),
     ) -> None:
-        """Look through these; of each process's environment only `variables` are kept."""
+        """Look through these.
+
+        Of each process's environment only `variables`, which make it a claimant, and
+        `owner_variables`, by which `job_uid_of` knows jobs, are kept.
+        """
         self._procfs = procfs
-        self._variables = frozenset(variables)
+        self._claims = frozenset(variables)
+        self._variables = self._claims | frozenset(owner_variables)
         self._cgroupfs = cgroupfs
         self._topology = topology
         self._job_uid_of = job_uid_of
@@ -102,6 +119,9 @@ class HostProcesses:
         self._times: CpuTimes | None = None
         self._task_time = _TaskTime()
         self._root = self._make_root()
+        self._past: _Past | None = None
+        self._dumped: dict[str, Row] = {}
+        self._dump_due_ns = 0
 
     @property
     def method(self) -> str:
@@ -115,7 +135,7 @@ class HostProcesses:
 
     @property
     def claimants(self) -> Collection[Process]:
-        """Live processes whose environment has one of the variables."""
+        """Live processes whose environment has one of `variables`."""
         return self._claimants
 
     def find(self, pid: int) -> Process | None:
@@ -134,11 +154,37 @@ class HostProcesses:
         if entry is not None and self._is_same(process):
             self._identify_again(entry)
 
+    def dump(self, now_ns: int) -> Mapping[str, Row]:
+        """Return all clocks, as they were read last; anew only every few seconds."""
+        if now_ns >= self._dump_due_ns and self._times is not None:
+            self._dump_due_ns = now_ns + DUMP_NS
+            clocks = [
+                (process.pid, process.start_ticks, time_ns)
+                for group in self._groups()
+                for process, time_ns in zip(group.processes, group.times, strict=True)
+            ]
+            self._dumped = {"clocks": (now_ns, tuple(self._times.busy_ns.items()), clocks)}
+        return self._dumped
+
+    def restore(self, rows: Rows) -> None:
+        """Go on from the clocks of an earlier run: the first look tells what has been used since.
+
+        Raises:
+            ValueError, TypeError, LookupError: the rows are not those of `dump`.
+        """
+        if "clocks" not in rows:
+            return
+        at_ns, busy, clocks = rows["clocks"]
+        self._times = CpuTimes({int(cpu): int(time_ns) for cpu, time_ns in busy})
+        known = {(int(pid), int(start)): int(time_ns) for pid, start, time_ns in clocks}
+        self._past = _Past(int(at_ns), known)
+
     def look(self, now_ns: int) -> Usage:
         """Return the use since the previous look; the first look returns none."""
         usage = Usage()
         first = self._last_ns is None
-        span_ns = 0 if self._last_ns is None else now_ns - self._last_ns
+        before_ns = self._past.at_ns if self._past is not None else self._last_ns
+        span_ns = 0 if before_ns is None else max(0, now_ns - before_ns)
         self._last_ns = now_ns
         full = now_ns >= self._full_due_ns
         if full:
@@ -154,6 +200,9 @@ class HostProcesses:
             first=first,
         )
         walk.visit(self._root)
+        if self._past is not None:
+            self._catch_up(self._past, usage, now_ns)
+            self._past = None
         self._ran.update(dict.fromkeys(usage.cpu_ns, 0))
         for process in usage.ended:
             self._forget(process)
@@ -163,6 +212,28 @@ class HostProcesses:
         usage.memory_bytes = dict(self._memory)
         usage.jobs = self._jobs
         return usage
+
+    def _catch_up(self, past: _Past, usage: Usage, now_ns: int) -> None:
+        """Tell what those that are still there have used since an earlier run.
+
+        The rest of the machine's time since then is nobody's.
+        """
+        past_ticks = _boot_ticks() - (now_ns - past.at_ns) * TICKS // NS
+        for process, entry in self._entries.items():
+            known_ns = past.times_ns.get((process.pid, process.start_ticks))
+            if known_ns is None and process.start_ticks >= past_ticks:
+                known_ns = 0  # born since
+            if known_ns is not None and entry.visited_time_ns > known_ns:
+                usage.cpu_ns[process] = entry.visited_time_ns - known_ns
+        busy_ns = sum(usage.busy_ns.values())
+        usage.unseen_ns = max(0, busy_ns - sum(usage.cpu_ns.values()))
+
+    def _groups(self) -> Iterator[Group]:
+        pending = [self._root]
+        while pending:
+            group = pending.pop()
+            yield group
+            pending += group.children.values()
 
     # --- packages -------------------------------------------------------------------------------
 
@@ -292,16 +363,16 @@ class HostProcesses:
         if self._variables:
             with contextlib.suppress(ReadError):
                 process.environment = self._procfs.read_environ(process.pid, self._variables)
-            if process.environment:
-                self._claimants.add(process)
-            else:
+            if self._claims.isdisjoint(process.environment):
                 self._claimants.discard(process)
+            else:
+                self._claimants.add(process)
         try:
             cgroups = self._cgroupfs.resolve(self._procfs.read_cgroup(process.pid))
         except ReadError:
             entry = self._entries.get(process)
             return entry.cgroups if entry is not None else {}
-        process.job_uid = self._job_uid_of(Facts(cgroups, process.uid))
+        process.job_uid = self._job_uid_of(Facts(cgroups, process.uid, process.environment))
         return cgroups
 
     def _count(self, process: Process, sign: int) -> None:

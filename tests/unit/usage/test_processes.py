@@ -1,10 +1,11 @@
 """Real processes, real clocks, real cgroups."""
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from jobwatt.errors import Denied
 from jobwatt.host.cgroupfs import Cgroupfs, find_cgroupfs
 from jobwatt.host.procfs import ProcessStatus, Procfs
 from jobwatt.host.topology import Topology, read_topology
-from jobwatt.model import Process, Usage
+from jobwatt.model import Process, Row, Usage
 from jobwatt.usage.processes import HostProcesses
 from jobwatt.workloads.contract import Facts, resolve
 from jobwatt.workloads.systemd import SystemdResolver
@@ -313,3 +314,44 @@ def test_a_process_that_moves_is_followed(cgroup: Path) -> None:
         (cgroup / "cgroup.procs").write_text(str(process.pid))
         usage.refresh(known)
     assert known.job_uid == f"systemd:{cgroup.name}"
+
+
+def test_what_was_used_while_nobody_looked_is_told_after_a_restart() -> None:
+    """By the clocks of those that are still there; the rest of the machine's time is nobody's."""
+    before = probe()
+    with running(BURN) as burner, running(SLEEP) as sleeper:
+        look(before)
+        rows = {key: json.loads(json.dumps(row)) for key, row in look_and_dump(before).items()}
+        time.sleep(0.5)
+        with running(BURN):
+            time.sleep(0.5)
+        after = probe()
+        after.restore(rows)
+        usage = look(after)
+        used = {process.pid: time_ns for process, time_ns in usage.cpu_ns.items()}
+        assert 0.4e9 < used[burner.pid] < 2e9
+        assert used.get(sleeper.pid, 0) < 0.05e9
+        assert usage.unseen_ns > 0.2e9  # one that came and went
+        again = look(after)
+        assert again.cpu_ns.get(find(after, burner.pid), 0) < 0.5e9
+
+
+def test_the_clocks_of_another_process_are_no_help() -> None:
+    """The same pid with another start: nothing is known of what it used since."""
+    before = probe()
+    with running(BURN) as burner:
+        rows = dict(look_and_dump(before))
+        at_ns, busy, clocks = rows["clocks"]
+        rows["clocks"] = (at_ns, busy, [(pid, start - 1, ns) for pid, start, ns in clocks])
+        after = probe()
+        after.restore(rows)
+        time.sleep(1)
+        usage = look(after)
+        assert find(after, burner.pid) not in usage.cpu_ns
+        assert usage.unseen_ns > 0.5e9
+
+
+def look_and_dump(usage: HostProcesses) -> Mapping[str, Row]:
+    now_ns = time.monotonic_ns()
+    usage.look(now_ns)
+    return usage.dump(now_ns)
