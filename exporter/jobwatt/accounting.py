@@ -67,7 +67,7 @@ class SourceHealth:
     errors: dict[tuple[str, str], int] = field(default_factory=dict)
     _failing: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def note(self, source: Source, *, readings: int, faults: Iterable[Fault]) -> None:
+    def note(self, source: Source, faults: Iterable[Fault]) -> None:
         """Count one look at a source; log what begins or ceases to fail, once."""
         for reason in REASONS:  # a series that is born at 1 loses its first error in increase()
             self.errors.setdefault((source.value, reason), 0)
@@ -87,7 +87,7 @@ class SourceHealth:
                 log.info("%s: %s can be read again", name, what)
         others = {key: r for key, r in self._failing.items() if key[0] != source.value}
         self._failing = others | failing
-        self.up[source.value] = readings > 0 and not failing
+        self.up[source.value] = not failing  # a GPU that sleeps is not read, and no fault
 
 
 @dataclass(slots=True)
@@ -242,7 +242,7 @@ class Accountant:
             account = self.ledger.devices.get(device.name)
             if account is not None:  # a device that was never read is not shown
                 account.limit_uw = limit_uw
-        self.health.note(report.source, readings=len(report.readings), faults=faults)
+        self.health.note(report.source, faults)
         for account in self.ledger.devices.values():
             if account.device.source is report.source and account.device not in spent:
                 spent[account.device] = None

@@ -136,6 +136,75 @@ def made_up_status(*, source: str = "rapl", points: int = 150) -> dict[str, Any]
     }
 
 
+GIB = 2**30
+JOB = "k8s:chem-group/Job/md-relax-300k:0d2c6a0e-6f4c-4f1e-9d4a-9f1f6b1b1e55"
+PARTS: list[dict[str, Any]] = [
+    {"uuid": f"MIG-{n:08x}-0000-5000-8000-000000000000", "name": name, "pids": pids}
+    | {"memory_used_bytes": used, "energy_joules": 5_000.0 * n}
+    for n, name, pids, used in ((1, "1g.10gb", [48_037], 3 * GIB), (2, "2g.20gb", [], 0))
+]
+GPUS: list[dict[str, Any]] = [
+    {"throttled": ["sw_power_cap"], "power_watts": 698.0, "temperature_celsius": 71.0},
+    {"holders": [{"job_uid": HOSTILE, "pids": [48_111]}]},
+    {"holders": [{"job_uid": f"slurm:{n}", "pids": [n, n + 9]} for n in range(5)], "contexts": 10},
+    {"utilization_ratio": 0.0, "power_watts": 70.4, "holders": [{"job_uid": JOB, "pids": [1]}]},
+    {"utilization_ratio": 0.0, "power_watts": 69.0, "holders": [], "contexts": 0},
+    {"holders": [], "contexts": 2},
+    {
+        "instances": PARTS,
+        "utilization_ratio": None,
+        "holders": [{"job_uid": "slurm:48213", "pids": [48_037]}],
+    },
+    dict.fromkeys(
+        (
+            *("power_watts", "limit_watts", "utilization_ratio", "memory_used_bytes"),
+            *("temperature_celsius", "throttled", "contexts", "holders", "instances"),
+        )
+    ),
+]
+"""Of eight GPUs: throttled, with a hostile name, crowded, held but idle, free, used by unseen
+processes, divided by MIG, not answering."""
+
+
+def with_gpus(status: dict[str, Any]) -> dict[str, Any]:
+    """The same node with eight GPUs; the first process has a context on the first."""
+    times = status["history"]["times"]
+    for index, changes in enumerate(GPUS):
+        uuid = f"GPU-{0x51431193 * (index + 1) % 2**32:08x}-9bca-4e51-87a4-2f7f13df02a1"
+        gpu = copy.deepcopy(status["devices"][0]) | {
+            "component": "gpu",
+            "device": uuid,
+            "source": "nvml_energy",
+            "model": "NVIDIA H100 80GB HBM3",
+            "power_watts": 612.0,
+            "limit_watts": 700.0,
+            "idle_watts": 69.8,
+            "index": index,
+            "uuid": uuid,
+            "pci_bus_id": f"0000:{0x1B + 16 * index:02x}:00.0",
+            "driver": "590.48.01",
+            "architecture": "Hopper",
+            "utilization_ratio": 0.97,
+            "memory_used_bytes": 71 * GIB,
+            "memory_total_bytes": 80 * GIB,
+            "temperature_celsius": 57.0,
+            "throttled": [],
+            "contexts": 1,
+            "holders": [{"job_uid": "slurm:48213", "pids": [48_000]}],
+            "methods": {"exclusive": 1_000.0},
+            "instances": [],
+        }
+        status["devices"].append(gpu | changes)
+        status["history"]["devices"][uuid] = [
+            None if index == 7 and at > 90 else 70 + (0 if index in {3, 4} else 540 * (at > 30))
+            for at in range(len(times))
+        ]
+    for process in status["processes"][:3]:
+        joules = process["energy_joules"]
+        process["components"] = {"cpu": joules * 0.02, "dram": 0.0, "gpu": joules * 0.98}
+    return status
+
+
 class Node(ThreadingHTTPServer):
     """Serves the page and whatever status it was given last."""
 
@@ -389,3 +458,140 @@ def test_order_of_processes(wide: Visit) -> None:
     expect(wide.page.get_by_role("columnheader", name="Energy").last).to_have_attribute(
         "aria-sort", "descending"
     )
+
+
+# --- GPUs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpu_visit(request: pytest.FixtureRequest, browser: Browser, node: Node) -> Iterator[Visit]:
+    """The page of a node with GPUs, in every width and colour scheme."""
+    node.status = with_gpus(made_up_status())
+    width, scheme = request.param
+    visit = Visit(browser, node, width, scheme)
+    yield visit
+    visit.context.close()
+
+
+EVERY_LOOK = pytest.mark.parametrize(
+    "gpu_visit",
+    [(1440, "light"), (1440, "dark"), (1000, "dark"), (390, "light"), (360, "dark")],
+    indirect=True,
+    ids=["wide-light", "wide-dark", "middle-dark", "narrow-light", "narrowest-dark"],
+)
+WIDE = pytest.mark.parametrize("gpu_visit", [(1440, "light")], indirect=True, ids=["wide"])
+
+
+@EVERY_LOOK
+def test_gpus_are_shown(gpu_visit: Visit, tmp_path: Path) -> None:
+    """A row each, with who holds it; names of strangers stay text; nothing sticks out."""
+    page = gpu_visit.page
+    rows = page.locator("#gpus tbody tr")
+    expect(rows).to_have_count(10)
+    first = rows.nth(0)
+    expect(first).to_contain_text("GPU\u00a00")
+    expect(first).to_contain_text("698.0\u00a0W")
+    expect(first).to_contain_text("of 700.0\u00a0W")
+    expect(first).to_contain_text("97\u00a0%")
+    expect(first).to_contain_text("71.0 of 80.0\u00a0GiB")
+    expect(first).to_contain_text("71\u00a0°C")
+    expect(first.locator(".throttled")).to_have_text("power limit")
+    expect(first.locator(".c-held")).to_contain_text("slurm:48213PID\u00a048000")
+    held = [rows.nth(index).locator(".c-held") for index in range(10)]
+    expect(held[1]).to_contain_text('<script>alert(1)</script>"\\n')
+    expect(held[2].locator("li")).to_have_text(
+        ["slurm:02\u00a0processes", "slurm:12\u00a0processes", "and 3 more"]
+    )
+    expect(held[3].locator(".badge")).to_have_text("idle")
+    expect(held[4].locator(".badge")).to_have_text("free")
+    expect(held[5]).to_contain_text("2\u00a0processes unseen")
+    expect(held[9]).to_have_text("—")
+    expect(page.locator("#gpus-hint")).to_have_text(
+        "1 free · 1 held but idle · 8\u00a0× NVIDIA H100 80GB HBM3 · driver 590.48.01"
+    )
+    assert shown_overflow(page) <= 0
+    page.screenshot(path=tmp_path / "gpus.png", full_page=True)
+    assert gpu_visit.errors == []
+
+
+@WIDE
+def test_mig_instances_are_parts(gpu_visit: Visit) -> None:
+    """Rows of their own below their GPU, which itself names nobody then."""
+    rows = gpu_visit.page.locator("#gpus tbody tr")
+    expect(rows.nth(6).locator(".c-held")).to_have_text("")
+    expect(gpu_visit.page.locator("#gpus tr.part")).to_have_count(2)
+    expect(rows.nth(7)).to_contain_text("1g.10gb")
+    expect(rows.nth(7)).to_contain_text("MIG-00000001")
+    expect(rows.nth(7)).to_contain_text("3.0\u00a0GiB")
+    expect(rows.nth(7).locator(".c-held")).to_have_text("slurm:48213PID\u00a048037")
+    expect(rows.nth(7).locator("th")).to_have_attribute("title", PARTS[0]["uuid"])
+    expect(rows.nth(8).locator(".c-held .badge")).to_have_text("free")
+
+
+@WIDE
+def test_long_names_of_gpus_are_in_the_title(gpu_visit: Visit) -> None:
+    """The row has the beginning of the UUID only."""
+    name = gpu_visit.page.locator("#gpus tbody th").first
+    expect(name).to_contain_text("GPU-51431193")
+    expect(name).not_to_contain_text("9bca")
+    expect(name).to_have_attribute(
+        "title",
+        "GPU-51431193-9bca-4e51-87a4-2f7f13df02a1 · 0000:1b:00.0 · NVIDIA H100 80GB HBM3 · Hopper "
+        "· driver 590.48.01",
+    )
+
+
+@WIDE
+def test_many_gpus_are_one_area_of_the_chart(gpu_visit: Visit) -> None:
+    """Eight tones of one colour could not be told apart."""
+    page = gpu_visit.page
+    expect(page.locator("#chart .area")).to_have_count(5)
+    expect(page.locator("#legend li").last).to_contain_text("8\u00a0GPUs")
+    expect(page.locator("#gpus .spark")).to_have_count(10)
+
+
+@WIDE
+def test_few_gpus_are_areas_of_their_own(gpu_visit: Visit, node: Node) -> None:
+    """Up to four of a component."""
+    assert isinstance(node.status, dict)
+    node.status = node.status | {"devices": node.status["devices"][:6]}
+    expect(gpu_visit.page.locator("#chart .area")).to_have_count(6)
+    expect(gpu_visit.page.locator("#legend li").last).to_contain_text("GPU\u00a01")
+
+
+@WIDE
+def test_other_devices_keep_their_table(gpu_visit: Visit, node: Node) -> None:
+    """It is named by what is in it, and goes where there is nothing else than GPUs."""
+    page = gpu_visit.page
+    expect(page.get_by_role("table", name="CPU and DRAM").get_by_role("row")).to_have_count(5)
+    assert isinstance(node.status, dict)
+    node.status = node.status | {"devices": node.status["devices"][4:]}
+    expect(page.locator("#devices-card")).to_be_hidden()
+
+
+@WIDE
+def test_processes_tell_what_they_draw_from_gpus(gpu_visit: Visit, node: Node) -> None:
+    """Which GPUs, and from the second look on how much of the power goes there."""
+    page = gpu_visit.page
+    cell = page.locator("#processes tbody tr").nth(0).locator(".c-gpu")
+    expect(cell).to_have_text("GPU\u00a00 · —")
+    expect(page.locator("#processes tbody tr").nth(4).locator(".c-gpu")).to_have_text("")
+    status = copy.deepcopy(node.status)
+    assert isinstance(status, dict)
+    status["time"] += 2
+    process = status["processes"][0]
+    process["components"]["cpu"] += 60.0
+    process["components"]["gpu"] += 240.0
+    process["energy_joules"] += 300.0
+    node.status = status
+    expect(cell).to_have_text("GPU\u00a00 · 118.6\u00a0W")
+    parts = page.locator("#processes tbody tr").nth(0).locator(".bar i")
+    expect(parts.nth(1)).to_have_class("tone gpu")
+    assert gpu_visit.errors == []
+
+
+def test_node_without_gpus_shows_none(wide: Visit) -> None:
+    """Neither the table nor the column."""
+    expect(wide.page.locator("#devices tbody tr")).to_have_count(4)
+    expect(wide.page.locator("#gpus-card")).to_be_hidden()
+    expect(wide.page.locator("#gpu-column")).to_be_hidden()

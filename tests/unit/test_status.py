@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from jobwatt.exposition.status import MOST_PROCESSES, status
+from jobwatt.gpus import GpuHolder, GpuInstance, GpuState, GpuUse
 from jobwatt.model import Component, Device, IdleMethod, IdlePower, Source
 from jobwatt.snapshot import (
     DeviceView,
@@ -15,6 +16,7 @@ from jobwatt.snapshot import (
     SeriesView,
     Snapshot,
 )
+from pictures import gpu_picture, gpu_view
 
 PACKAGE = DeviceView(
     device=Device(Component.CPU, "package-0", Source.RAPL, 0, "Xeon"),
@@ -220,3 +222,110 @@ def test_first_moment() -> None:
     assert actual["history"] == {"times": [], "devices": {}}
     assert isinstance(actual["health"], dict)
     assert actual["health"]["cpu_ratio"] is None
+
+
+# --- GPUs ------------------------------------------------------------------------------------
+
+
+def gpu(view: DeviceView) -> dict[str, Any]:
+    """What is said of a GPU, without what is said of every device."""
+    devices = status(replace(gpu_picture(), devices=(PACKAGE, view)))["devices"]
+    assert isinstance(devices, list)
+    plain, full = devices
+    return {name: value for name, value in full.items() if name not in plain}
+
+
+def test_gpu_that_tells_everything() -> None:
+    """Who holds it, what it does, its MIG instances, and how its energy was divided."""
+    instances = (
+        GpuInstance("MIG-1", "1g.10gb", 16, GpuUse({7: 5}, frozenset({7})), None, 5),
+        GpuInstance("MIG-2", "1g.10gb", 16),
+    )
+    state = GpuState(
+        use=GpuUse(),
+        instances=instances,
+        utilization_ratio=0.5,
+        memory_used_bytes=7,
+        memory_total_bytes=80,
+        temperature_celsius=61.0,
+        throttled={"sw_power_cap": True, "hw_slowdown": False},
+    )
+
+    assert gpu(gpu_view(state)) == {
+        "index": 3,
+        "uuid": "GPU-1",
+        "pci_bus_id": "0000:3b:00.0",
+        "driver": "590.48",
+        "architecture": "Hopper",
+        "utilization_ratio": 0.5,
+        "memory_used_bytes": 7,
+        "memory_total_bytes": 80,
+        "temperature_celsius": 61.0,
+        "throttled": ["sw_power_cap"],
+        "contexts": 1,
+        "holders": [{"job_uid": "slurm:7", "pids": [7]}],
+        "methods": {"exclusive": 39.0},
+        "instances": [
+            {
+                "uuid": "MIG-1",
+                "name": "1g.10gb",
+                "memory_used_bytes": 5,
+                "energy_joules": 40.0,
+                "pids": [7],
+            },
+            {
+                "uuid": "MIG-2",
+                "name": "1g.10gb",
+                "memory_used_bytes": None,
+                "energy_joules": 0.0,
+                "pids": [],
+            },
+        ],
+    }
+
+
+def test_gpu_that_does_not_answer() -> None:
+    """What is not known now is null; what it is, and what it has used, stays."""
+    silent = gpu(replace(gpu_view(None), holders=()))
+
+    assert {name for name, value in silent.items() if value is None} == {
+        "utilization_ratio",
+        "memory_used_bytes",
+        "memory_total_bytes",
+        "temperature_celsius",
+        "throttled",
+        "contexts",
+        "holders",
+        "instances",
+    }
+    assert silent["uuid"] == "GPU-1"
+    assert silent["methods"] == {"exclusive": 39.0}
+
+
+def test_gpu_that_was_never_seen() -> None:
+    """One known from an earlier run only has a name."""
+    unseen = gpu(replace(gpu_view(None), gpu_info=None))
+
+    assert unseen["index"] is unseen["uuid"] is unseen["driver"] is None
+
+
+def test_free_gpu_is_told_from_an_unknown_one() -> None:
+    """Nobody there is 0 contexts; before the second look nothing is known."""
+    free = replace(gpu_view(GpuState(use=GpuUse())), holders=())
+    first_look = replace(gpu_view(GpuState()), holders=())
+
+    assert (gpu(free)["contexts"], gpu(free)["holders"]) == (0, [])
+    assert (gpu(first_look)["contexts"], gpu(first_look)["holders"]) == (None, [])
+
+
+def test_pids_of_another_namespace_are_not_told() -> None:
+    """They are counted; to name them would point at other processes."""
+    use = GpuUse({70: None, 71: None}, frozenset({70, 71}))
+    part = GpuInstance("MIG-1", "1g.10gb", 16, GpuUse({72: None}, frozenset({72})))
+    state = GpuState(use=use, foreign=True, instances=(part,))
+
+    shown = gpu(replace(gpu_view(state), holders=(GpuHolder("slurm:7", ()),)))
+
+    assert shown["contexts"] == 3
+    assert shown["holders"] == [{"job_uid": "slurm:7", "pids": []}]
+    assert shown["instances"][0]["pids"] is None

@@ -193,6 +193,173 @@ def test_visible_keeps_what_can_be_seen() -> None:
     assert visible("père 日本 \t", plain=False) == "père 日本 \\t"
 
 
+# --- GPUs ------------------------------------------------------------------------------------
+
+GIB = 2**30
+
+
+def gpu(index: int | None, **changes: object) -> dict[str, Any]:
+    """A GPU of a status, which a job keeps busy."""
+    return (
+        device(
+            f"GPU-{index or 0:08x}-9bca-4e51-87a4-2f7f13df02a1",
+            component="gpu",
+            source="nvml_energy",
+            model="NVIDIA H100 80GB HBM3",
+            power_watts=350.0,
+            limit_watts=700.0,
+        )
+        | {
+            "index": index,
+            "utilization_ratio": 0.93,
+            "memory_used_bytes": 71 * GIB,
+            "memory_total_bytes": 80 * GIB,
+            "temperature_celsius": 56.0,
+            "throttled": [],
+            "contexts": 1,
+            "holders": [{"job_uid": "slurm:7", "pids": [11]}],
+            "instances": [],
+        }
+        | changes
+    )
+
+
+def gpu_lines(*gpus: dict[str, Any], width: int = 150, **changes: Any) -> list[str]:  # noqa: ANN401
+    """The lines of the GPUs, below a package's."""
+    lines = drawn(made_up(devices=[device(), *gpus]), width=width, **changes)
+    start = lines.index("") + 1
+    return lines[start + 1 : lines.index("", start)]
+
+
+def test_gpus_have_a_table_of_their_own() -> None:
+    """Below the other devices; wide and on 80 columns."""
+    lines = drawn(made_up(devices=[device(), gpu(3)]), width=150)
+
+    assert lines[2].startswith("package-0")
+    assert lines[4].split() == [
+        *("GPU", "MODEL", "POWER", "LIMIT", "BUSY", "MEMORY", "TEMP", "ENERGY", "HELD", "BY")
+    ]
+    assert lines[5] == (
+        "3    H100 80GB HBM3  350.0 W  ━━━━━━━━────────  700.0 W   93%  71.0/80.0 GiB  56 °C  "
+        "2.00 Wh  slurm:7"
+    )
+    assert gpu_lines(gpu(3), width=80) == [
+        "3    H100 80GB…  350.0 W  700.0 W   93%  71.0/80.0 GiB  slurm:7"
+    ]
+    assert gpu_lines(gpu(3), width=60) == ["3    350.0 W   93%  slurm:7"]
+
+
+def test_only_gpus() -> None:
+    """A node on which nothing else is measured has no empty table above."""
+    lines = drawn(made_up(devices=[gpu(0)]))
+
+    assert lines[1].startswith("GPU")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"contexts": 0, "holders": []}, "free"),
+        ({"contexts": None, "holders": []}, "-"),
+        ({"contexts": None, "holders": None}, "-"),
+        ({"utilization_ratio": 0.0}, "idle: slurm:7"),
+        ({"contexts": 3, "holders": []}, "3 unseen"),
+        ({"contexts": 2}, "slurm:7, 1 unseen"),
+        ({"contexts": 0, "holders": [{"job_uid": "slurm:7", "pids": []}]}, "slurm:7"),
+        (
+            {"holders": [{"job_uid": "container:5f0c", "pids": [1]}, {"job_uid": "a", "pids": []}]},
+            "a, container:5f0c",
+        ),
+        ({"holders": [{"job_uid": "[red]\x1b", "pids": [1]}]}, r"[red]\x1b"),
+    ],
+)
+def test_who_holds_a_gpu(changes: dict[str, object], says: str) -> None:
+    """Held, held but idle, free and unknown are told apart; names are no markup."""
+    (line,) = gpu_lines(gpu(0, **changes))
+
+    assert line.endswith(f"2.00 Wh  {says}")
+
+
+def test_throttled_gpu_is_marked() -> None:
+    """Beside its temperature."""
+    assert "56 °C throttled" in gpu_lines(gpu(0, throttled=["hw_thermal_slowdown"]))[0]
+
+
+def test_mig_instances_are_parts() -> None:
+    """One line each, with who is in it; other pids are unseen."""
+    parts = [
+        {"name": "1g.10gb", "memory_used_bytes": 2 * GIB, "pids": [11]},
+        {"name": "2g.20gb", "memory_used_bytes": None, "pids": [12, 13]},
+        {"name": "3g.40gb", "memory_used_bytes": 0, "pids": []},
+        {"name": "1g.10gb", "memory_used_bytes": 0, "pids": None},
+    ]
+    whole = gpu(0, instances=parts, utilization_ratio=None, contexts=3)
+
+    lines = [line.split() for line in gpu_lines(whole)[1:]]
+
+    assert lines == [
+        ["MIG", "1g.10gb", "2.0", "GiB", "slurm:7"],
+        ["MIG", "2g.20gb", "-", "2", "unseen"],
+        ["MIG", "3g.40gb", "0.0", "GiB", "free"],
+        ["MIG", "1g.10gb", "0.0", "GiB", "-"],
+    ]
+    assert [line.split() for line in gpu_lines(whole, width=60)[1:]] == [
+        ["1g.10gb", "slurm:7"],
+        ["2g.20gb", "2", "unseen"],
+        ["3g.40gb", "free"],
+        ["1g.10gb", "-"],
+    ]
+
+
+def test_gpu_without_an_index_has_its_short_name() -> None:
+    """As those of AMD and Intel; a PCI address stays whole."""
+    addressed = gpu(None) | {"device": "0000:03:00.0"}
+
+    assert gpu_lines(gpu(None))[0].startswith("GPU-00000000  ")
+    assert gpu_lines(addressed)[0].startswith("0000:03:00.0  ")
+
+
+def test_gpu_of_an_earlier_exporter() -> None:
+    """It told no more than of any device."""
+    known = gpu(0)
+    old = {name: known[name] for name in device()}
+
+    assert gpu_lines(old)[0].split()[-5:] == ["-", "-", "2.00", "Wh", "-"]
+
+
+def test_processes_tell_their_part_on_gpus() -> None:
+    """Energy, and on which GPUs they have a context."""
+    both = [{"job_uid": "slurm:7", "pids": [11]}]
+    busy = process(11, "python", 60.0) | {"components": {"cpu": 10.0, "gpu": 40.0}}
+    status = made_up(
+        devices=[gpu(0, holders=both), gpu(4, holders=both)],
+        processes=[busy, process(12, "java", 2.5)],
+    )
+
+    first, second = drawn(status, width=80)[-2:]
+
+    assert first == "60.0 W  50.00 J  40.00 J  0,4   11  alice  slurm:7  python"
+    assert second == "2.50 W  50.00 J        -        12  alice  slurm:7  java"
+    assert "ON GPUS" not in "".join(drawn(status, width=60))
+
+
+def test_simulated_gpus_are_counted_in_the_head() -> None:
+    """Eight UUIDs would fill it."""
+    made = [gpu(index, source="simulated") for index in range(8)]
+
+    assert drawn(made_up(devices=[device(source="simulated"), *made]))[1] == (
+        "package-0, 8 GPUs: SIMULATED, made up"
+    )
+
+
+def test_gpus_fit_into_the_terminal() -> None:
+    """In the live view they cost processes, one line each."""
+    many = [process(pid, "p", 1.0) for pid in range(50)]
+    status = made_up(processes=many, devices=[device(), *(gpu(index) for index in range(8))])
+
+    assert len(drawn(status, rows=50, fill=True, height=24, width=80)) == 24
+
+
 # --- details of local processes --------------------------------------------------------------
 
 

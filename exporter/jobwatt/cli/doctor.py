@@ -15,10 +15,11 @@ import click
 
 from jobwatt.cli.options import with_config
 from jobwatt.config import Config
-from jobwatt.doctor import Finding, Level, examine
+from jobwatt.doctor import Finding, Group, Level, examine
 
 __all__ = ["doctor"]
 
+TITLES = {Group.GPUS: "GPUs"}
 MARKS = {Level.OK: "✓", Level.NOTE: "–", Level.PROBLEM: "✗"}
 PLAIN_MARKS = {Level.OK: "+", Level.NOTE: "-", Level.PROBLEM: "x"}
 ARROWS = {False: "→ ", True: "> "}
@@ -70,7 +71,7 @@ def _page(findings: list[Finding], problems: int, columns: int, *, plain: bool) 
     width = max(len(finding.subject) for finding in findings)
     marks = PLAIN_MARKS if plain else MARKS
     for group, members in groupby(findings, key=lambda finding: finding.group):
-        yield click.style(group.value.capitalize(), bold=True)
+        yield click.style(TITLES.get(group) or group.value.capitalize(), bold=True)
         for remedy, alike in groupby(members, key=lambda finding: finding.remedy):
             for finding in alike:
                 start = f"{marks[finding.level]} {finding.subject:<{width}}  "

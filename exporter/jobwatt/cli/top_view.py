@@ -1,4 +1,4 @@
-"""What `jobwatt top` draws: one status as text for a terminal, devices above processes.
+"""What `jobwatt top` draws: one status as text for a terminal, devices and GPUs above processes.
 
 Names come from strangers: they are never read as markup, and what is invisible or would steer the
 terminal is shown escaped.
@@ -6,6 +6,7 @@ terminal is shown escaped.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from rich.text import Text
 
 from jobwatt.units import UJ, energy_text, power_text
 
-__all__ = ["DeviceRow", "Frame", "Page", "ProcessRow", "visible"]
+__all__ = ["DeviceRow", "Frame", "GpuRow", "InstanceRow", "Page", "ProcessRow", "visible"]
 
 DOUBTS = {"estimate": "ESTIMATED, not measured", "simulated": "SIMULATED, made up"}
 """Sources that must not be taken for a measurement."""
@@ -25,6 +26,43 @@ DOUBTS = {"estimate": "ESTIMATED, not measured", "simulated": "SIMULATED, made u
 BAR_COLUMNS = 16
 NARROW_COLUMNS = 76
 """Below this many columns, what is nice to know is left out."""
+
+WIDE_COLUMNS = 112
+"""From this many columns on, GPUs tell more, and processes beside them have bars."""
+
+GIB = 2**30
+
+_UUID = re.compile(r"((?:GPU|MIG)-[0-9a-f]{8})-[0-9a-f-]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRow:
+    """A MIG instance's line."""
+
+    name: str
+    memory_used_bytes: int | None
+    pids: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuRow:
+    """What a GPU tells beside its power; None is what is not known."""
+
+    index: int | None
+    utilization_ratio: float | None
+    memory_used_bytes: int | None
+    memory_total_bytes: int | None
+    temperature_celsius: float | None
+    throttled: tuple[str, ...]
+    contexts: int | None
+    holders: tuple[tuple[str, tuple[int, ...]], ...] | None
+    instances: tuple[InstanceRow, ...]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether somebody holds it and it does nothing."""
+        held = bool(self.holders or self.contexts)
+        return held and self.utilization_ratio is not None and self.utilization_ratio < 0.005  # noqa: PLR2004 - shown as 0 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +77,14 @@ class DeviceRow:
     limit_watts: float | None
     idle_watts: float | None
     energy_joules: float
+    gpu: GpuRow | None = None
+
+    @property
+    def short_name(self) -> str:
+        """Its name for people: a UUID is too long for a line."""
+        if self.gpu is not None and self.gpu.index is not None:
+            return str(self.gpu.index)
+        return _brief(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +97,7 @@ class ProcessRow:
     job_uid: str
     power_watts: float
     energy_joules: float
+    gpu_joules: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +134,26 @@ class Page:
         known = [d.power_watts for d in self.devices if d.power_watts is not None]
         return sum(known) if known else None
 
+    @property
+    def gpus(self) -> list[DeviceRow]:
+        """The devices that are GPUs."""
+        return [device for device in self.devices if device.component == "gpu"]
+
+    @property
+    def others(self) -> list[DeviceRow]:
+        """The other devices."""
+        return [device for device in self.devices if device.component != "gpu"]
+
+    @property
+    def gpus_of(self) -> dict[int, list[str]]:
+        """By pid, the GPUs that a process has a context on."""
+        found: dict[int, list[str]] = {}
+        for device in self.gpus:
+            for _, pids in (device.gpu.holders if device.gpu else None) or ():
+                for pid in pids:
+                    found.setdefault(pid, []).append(device.short_name)
+        return found
+
 
 def _device_row(device: Mapping[str, Any]) -> DeviceRow:
     return DeviceRow(
@@ -98,6 +165,34 @@ def _device_row(device: Mapping[str, Any]) -> DeviceRow:
         limit_watts=_optional(device["limit_watts"]),
         idle_watts=_optional(device["idle_watts"]),
         energy_joules=float(device["energy_joules"]),
+        gpu=_gpu_row(device) if device["component"] == "gpu" else None,
+    )
+
+
+def _gpu_row(device: Mapping[str, Any]) -> GpuRow:
+    """Take what a GPU tells; an exporter of an earlier version tells less."""
+    holders = device.get("holders")
+    return GpuRow(
+        index=_whole(device.get("index")),
+        utilization_ratio=_optional(device.get("utilization_ratio")),
+        memory_used_bytes=_whole(device.get("memory_used_bytes")),
+        memory_total_bytes=_whole(device.get("memory_total_bytes")),
+        temperature_celsius=_optional(device.get("temperature_celsius")),
+        throttled=tuple(map(str, device.get("throttled") or ())),
+        contexts=_whole(device.get("contexts")),
+        holders=None
+        if holders is None
+        else tuple((str(h["job_uid"]), tuple(map(int, h["pids"]))) for h in holders),
+        instances=tuple(_instance_row(one) for one in device.get("instances") or ()),
+    )
+
+
+def _instance_row(instance: Mapping[str, Any]) -> InstanceRow:
+    pids = instance["pids"]
+    return InstanceRow(
+        name=str(instance["name"]),
+        memory_used_bytes=_whole(instance["memory_used_bytes"]),
+        pids=None if pids is None else tuple(map(int, pids)),
     )
 
 
@@ -109,11 +204,16 @@ def _process_row(process: Mapping[str, Any]) -> ProcessRow:
         job_uid=str(process["job_uid"]),
         power_watts=float(process["power_watts"]),
         energy_joules=float(process["energy_joules"]),
+        gpu_joules=float(process.get("components", {}).get("gpu", 0.0)),
     )
 
 
 def _optional(value: float | None) -> float | None:
     return None if value is None else float(value)
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +241,24 @@ class Frame:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the head, the devices and the processes."""
         plain, narrow = options.ascii_only, options.max_width < NARROW_COLUMNS
+        wide = options.max_width >= WIDE_COLUMNS
         head = [self._title(plain=plain), *self._warnings(plain=plain)]
         yield from head
-        yield self._devices(plain=plain, narrow=narrow)
+        tables = []
+        if self.page.others or not self.page.gpus:
+            tables.append(self._devices(plain=plain, narrow=narrow))
+        if self.page.gpus:
+            tables.append(self._gpus(plain=plain, narrow=narrow, wide=wide))
         rows = self.rows
         if self.fill:
-            # The two tables' headings, and the empty line between them.
-            rows = min(rows, console.height - len(head) - len(self.page.devices) - 3)
-        yield Text("")
-        yield self._processes(max(rows, 1), plain=plain, narrow=narrow)
+            # Each table has a heading and an empty line below; the processes have a heading.
+            above = sum(table.row_count + 2 for table in tables)
+            rows = min(rows, console.height - len(head) - above - 1)
+        for table in tables:
+            yield table
+            yield Text("")
+        bars = wide if self.page.gpus else not narrow
+        yield self._processes(max(rows, 1), plain=plain, narrow=narrow, bars=bars)
 
     def _title(self, *, plain: bool) -> Text:
         total = self.page.power_watts
@@ -167,7 +276,7 @@ class Frame:
         devices = self.page.devices
         sources = dict.fromkeys(d.source for d in devices if d.source in DOUBTS)
         lines = [
-            f"{', '.join(d.name for d in devices if d.source == source)}: {DOUBTS[source]}"
+            f"{_names([d for d in devices if d.source == source])}: {DOUBTS[source]}"
             for source in sources
         ]
         lines += [f"{name} cannot be read in full: see jobwatt doctor" for name in self.page.down]
@@ -189,7 +298,7 @@ class Frame:
         table.add_column("ENERGY", justify="right", no_wrap=True)
         if not narrow:
             table.add_column("MODEL")
-        for device in self.page.devices:
+        for device in self.page.others:
             doubtful = "yellow" if device.source in DOUBTS else ""
             share = (device.power_watts or 0) / device.limit_watts if device.limit_watts else None
             cells = [
@@ -207,12 +316,62 @@ class Frame:
             table.add_row(Text("nothing is measured here; jobwatt doctor says why", "yellow"))
         return table
 
-    def _processes(self, rows: int, *, plain: bool, narrow: bool) -> Table:
+    def _gpus(self, *, plain: bool, narrow: bool, wide: bool) -> Table:
+        table = _table()
+        table.add_column("GPU", no_wrap=True)
+        if not narrow:
+            table.add_column("MODEL", max_width=None if wide else 10)
+        table.add_column("POWER", justify="right", no_wrap=True)
+        if wide:
+            table.add_column("", no_wrap=True)
+        if not narrow:
+            table.add_column("LIMIT", justify="right", no_wrap=True)
+        table.add_column("BUSY", justify="right", no_wrap=True)
+        if not narrow:
+            table.add_column("MEMORY", justify="right", no_wrap=True)
+        if wide:
+            table.add_column("TEMP", justify="right", no_wrap=True)
+            table.add_column("ENERGY", justify="right", no_wrap=True)
+        table.add_column("HELD BY", ratio=1, min_width=8)
+        for device in self.page.gpus:
+            share = (device.power_watts or 0) / device.limit_watts if device.limit_watts else None
+            gpu = device.gpu
+            assert gpu is not None  # noqa: S101 - `gpus` are those that have it
+            cells = [
+                _cell(device.short_name, "bold", plain=plain),
+                *([] if narrow else [_cell(_short_model(device.model), "dim", plain=plain)]),
+                _power(device.power_watts, "green"),
+                *([_bar(share, plain=plain)] if wide else []),
+                *([] if narrow else [_power(device.limit_watts)]),
+                _amount(gpu.utilization_ratio, lambda ratio: f"{ratio:.0%}"),
+                *([] if narrow else [_memory(gpu)]),
+                *([_warmth(gpu, plain=plain)] if wide else []),
+                *([Text(energy_text(device.energy_joules * UJ))] if wide else []),
+                _held(gpu, plain=plain),
+            ]
+            table.add_row(*cells)
+            for instance in gpu.instances:
+                cells = [
+                    _cell(f"  {instance.name}" if narrow else "  MIG", "dim", plain=plain),
+                    *([] if narrow else [_cell(instance.name, plain=plain)]),
+                    *[Text("")] * (1 + wide + (not narrow) + 1),
+                    *([] if narrow else [_amount(instance.memory_used_bytes, _size)]),
+                    *[Text("")] * (2 * wide),
+                    _held_part(gpu, instance, plain=plain),
+                ]
+                table.add_row(*cells)
+        return table
+
+    def _processes(self, rows: int, *, plain: bool, narrow: bool, bars: bool) -> Table:
+        with_gpus, gpus_of = bool(self.page.gpus) and not narrow, self.page.gpus_of
         table = _table()
         table.add_column("POWER", justify="right", no_wrap=True)
-        if not narrow:
+        if bars:
             table.add_column("", no_wrap=True)
         table.add_column("ENERGY", justify="right", no_wrap=True)
+        if with_gpus:
+            table.add_column("ON GPUS", justify="right", no_wrap=True)
+            table.add_column("GPU", max_width=9)
         table.add_column("PID", justify="right", no_wrap=True)
         table.add_column("USER", max_width=16)
         table.add_column("JOB", max_width=36)
@@ -225,8 +384,14 @@ class Frame:
                 command.append(" " + visible(arguments, plain=plain), "not bold dim")
             cells = [
                 _power(process.power_watts, "green"),
-                *([] if narrow else [_bar(process.power_watts / (most or 1), plain=plain)]),
+                *([_bar(process.power_watts / (most or 1), plain=plain)] if bars else []),
                 Text(energy_text(process.energy_joules * UJ)),
+                *([] if not with_gpus else [_energy(process.gpu_joules)]),
+                *(
+                    []
+                    if not with_gpus
+                    else [_cell(",".join(gpus_of.get(process.pid, ())), plain=plain)]
+                ),
                 Text(str(process.pid)),
                 _cell(process.user, plain=plain),
                 _cell(process.job_uid, "cyan", plain=plain),
@@ -240,6 +405,81 @@ class Frame:
     def _rank(self, process: ProcessRow) -> tuple[float, float, int]:
         first, second = -process.power_watts, -process.energy_joules
         return (second, first, process.pid) if self.by == "energy" else (first, second, process.pid)
+
+
+def _names(devices: Sequence[DeviceRow]) -> str:
+    """Name devices; of several GPUs only how many there are."""
+    gpus = [device for device in devices if device.component == "gpu"]
+    names = [device.name for device in devices if device.component != "gpu"]
+    return ", ".join(
+        [*names, *([f"{len(gpus)} GPUs"] if len(gpus) > 1 else [g.name for g in gpus])]
+    )
+
+
+def _brief(name: str) -> str:
+    match = _UUID.fullmatch(name)
+    return match[1] if match else name
+
+
+def _short_model(model: str) -> str:
+    return model.removeprefix("NVIDIA ").removeprefix("Simulated ")
+
+
+def _size(size: float) -> str:
+    return f"{size / GIB:.1f} GiB"
+
+
+def _amount(value: float | None, text: Callable[[float], str]) -> Text:
+    return Text("-", "dim") if value is None else Text(text(value))
+
+
+def _energy(joules: float) -> Text:
+    return Text(energy_text(joules * UJ)) if joules > 0 else Text("-", "dim")
+
+
+def _memory(gpu: GpuRow) -> Text:
+    used, total = gpu.memory_used_bytes, gpu.memory_total_bytes
+    if used is None or total is None:
+        return _amount(used, _size)
+    return Text(f"{used / GIB:.1f}/{_size(total)}")
+
+
+def _warmth(gpu: GpuRow, *, plain: bool) -> Text:
+    """Return the temperature, marked where the clocks are held down."""
+    degrees = "C" if plain else "°C"
+    text = _amount(gpu.temperature_celsius, lambda celsius: f"{celsius:.0f} {degrees}")
+    if gpu.throttled:
+        text.append(" throttled", "yellow")
+    return text
+
+
+def _held(gpu: GpuRow, *, plain: bool) -> Text:
+    """Say who holds a GPU, or that nobody does, or that this is not known."""
+    if gpu.holders is None or (gpu.contexts is None and not gpu.holders):
+        return Text("-", "dim")
+    if not gpu.contexts and not gpu.holders:
+        return Text("free", "dim")
+    unseen = (gpu.contexts or 0) - len({pid for _, pids in gpu.holders for pid in pids})
+    return _line([job for job, _ in gpu.holders], unseen, is_idle=gpu.is_idle, plain=plain)
+
+
+def _held_part(gpu: GpuRow, instance: InstanceRow, *, plain: bool) -> Text:
+    if instance.pids is None:
+        return Text("-", "dim")
+    if not instance.pids:
+        return Text("free", "dim")
+    there = set(instance.pids)
+    jobs = [(job, there.intersection(pids)) for job, pids in gpu.holders or ()]
+    unseen = len(there.difference(*(pids for _, pids in jobs)))
+    return _line([job for job, pids in jobs if pids], unseen, is_idle=False, plain=plain)
+
+
+def _line(jobs: Sequence[str], unseen: int, *, is_idle: bool, plain: bool) -> Text:
+    # The shortest first: a long one may then be cut.
+    words = [*sorted(jobs, key=len), *([f"{unseen} unseen"] if unseen > 0 else [])]
+    line = Text("idle: " if is_idle else "", "yellow", no_wrap=True, overflow="ellipsis")
+    line.append(visible(", ".join(words), plain=plain), "not bold cyan")
+    return line
 
 
 def visible(text: str, *, plain: bool) -> str:

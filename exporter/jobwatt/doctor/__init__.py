@@ -10,6 +10,7 @@ from jobwatt.config import Config
 from jobwatt.doctor.cgroups import check_cgroups
 from jobwatt.doctor.energy import check_energy
 from jobwatt.doctor.finding import Finding, Group, Level
+from jobwatt.doctor.gpus import check_gpus
 from jobwatt.doctor.machine import check_machine, read_machine
 from jobwatt.doctor.processes import check_processes
 from jobwatt.doctor.state import check_state
@@ -25,6 +26,7 @@ def examine(config: Config) -> list[Finding]:
     return [
         *check_machine(machine),
         *check_energy(config, machine),
+        *check_gpus(config, procfs, machine),
         *check_processes(procfs, machine),
         *check_cgroups(config.cgroupfs, procfs),
         *check_state(config.state_directory),

@@ -15,7 +15,9 @@ from jobwatt.doctor.finding import Finding, Group, Level, many
 from jobwatt.doctor.machine import AMD_VENDORS, Machine
 from jobwatt.errors import Absent, Denied, ReadError
 from jobwatt.host.files import list_folder
+from jobwatt.host.hwmon import read_chips
 from jobwatt.host.powercap import Zone, read_energy, read_zones
+from jobwatt.meters.hwmon.grace import MODEL, GraceSocket, find_grace_sockets
 from jobwatt.meters.rapl import RaplZone, select_zones
 from jobwatt.meters.tdp import power_of_model
 from jobwatt.units import UJ, energy_text, power_text
@@ -36,7 +38,7 @@ SUMMED = ("package", "dram")
 
 
 def check_energy(config: Config, machine: Machine) -> Iterator[Finding]:
-    """Check powercap, then each zone, then what stands in for packages that cannot be read."""
+    """Check powercap, each zone, NVIDIA's Grace, then what stands in for packages unread."""
     try:
         look = _look(read_zones(config.path_sysfs))
     except Absent:
@@ -51,10 +53,13 @@ def check_energy(config: Config, machine: Machine) -> Iterator[Finding]:
         for zone in look.zones.values():
             yield _check_zone(zone, look, config.sample_interval)
         yield from _check_coverage(machine, look.chosen.values())
-    else:
+    sockets = _find_grace(config.path_sysfs, machine)
+    for socket in sockets:
+        yield _check_grace(socket)
+    if not look.zones and not sockets:
         message, remedy = _why_no_zones(config.path_sysfs, machine)
         yield _finding(Level.PROBLEM, "powercap", message, remedy)
-    if not look.reads_a_package:
+    if not look.reads_a_package and not sockets:
         yield from _check_estimate(config, machine)
 
 
@@ -125,6 +130,26 @@ def _check_estimate(config: Config, machine: Machine) -> Iterator[Finding]:
             f'estimated (source="estimate"): {power_text(power.idle_watts)} idle to '
             f"{power_text(power.full_watts)} at full load; {power.basis}",
         )
+
+
+# --- Grace --------------------------------------------------------------------------------------
+
+
+def _find_grace(sysfs: Path, machine: Machine) -> list[GraceSocket]:
+    try:
+        return find_grace_sockets(read_chips(sysfs), machine.topology, {})
+    except ReadError:
+        return []
+
+
+def _check_grace(socket: GraceSocket) -> Finding:
+    name = socket.device.name
+    try:
+        socket.read(time.monotonic_ns)
+    except ReadError as error:
+        return _finding(Level.PROBLEM, name, f"{MODEL}: {error}", _remedy(error))
+    message = f"{MODEL}: its firmware's power is read and summed (hwmon); a GPU beside it is not in"
+    return _finding(Level.OK, name, message)
 
 
 # --- zones --------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ class Group(StrEnum):
 
     MACHINE = "machine"
     ENERGY = "energy"
+    GPUS = "gpus"
     PROCESSES = "processes"
     CGROUPS = "cgroups"
     STATE = "state"

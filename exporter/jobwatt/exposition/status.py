@@ -9,30 +9,46 @@ matter least. Fields are added, never changed in meaning.
     sources     [source, up, errors {reason: count}]
     devices     [component, device, source, model, power_watts, limit_watts, idle_watts,
                 idle_method, energy_joules, idle_joules, unattributed_joules, other_joules,
-                retired_joules, gap_seconds]
+                retired_joules, gap_seconds]; a GPU has also:
+                index, uuid, pci_bus_id, driver, architecture
+                utilization_ratio, memory_used_bytes, memory_total_bytes, temperature_celsius,
+                throttled [reason]: why its clocks are held down now
+                contexts: how many processes have one on it; 0 and no holder: it is free
+                holders [job_uid, pids]: whose contexts these are, and who may use it (no pids)
+                methods {method: joules}: what its processes used, by how it was divided
+                instances [uuid, name, memory_used_bytes, energy_joules, pids]: its MIG instances;
+                energy_joules is their part of its active energy
     processes   [pid, comm, user, job_uid, power_watts, energy_joules, components {name: joules}]
+    jobs        [job_uid, user, power_watts, energy_joules, components {name: joules},
+                sources {name: joules}, cpu_seconds, gpus, gpu_idle_joules, started,
+                measured_since, ended]: live ones by power, then those that linger, by their end
     health      sample_seconds, samples_missed, cpu_seconds, cpu_ratio, resident_bytes,
                 checkpoint, series, series_dropped {reason: count}
     history     times [Unix seconds], devices {device: [watts]}
 
 What is not known is null (`power_watts`, `limit_watts`, `idle_watts` with `idle_method`,
-`checkpoint`, `cpu_ratio`, a point of the history). A device's `energy_joules` is the sum of its
-idle, unattributed, other and retired joules and of all processes with a series, of which
-`processes` names the live ones that use or have used the most.
+`checkpoint`, `cpu_ratio`, `ended` of a live job, a point of the history, all that a GPU does not
+tell now). Pids are those of the node's processes: where the GPU's driver tells other ones, `pids`
+of its instances are null and its holders are those that may use it. A device's `energy_joules` is
+the sum of its idle, unattributed, other and retired joules and of all processes with a series, of
+which `processes` names the live ones that use or have used the most.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from jobwatt.gpus import GpuHolder, GpuInfo, GpuInstance, GpuState
 from jobwatt.model import Component
-from jobwatt.snapshot import DeviceView, Health, HistoryPoint, SeriesView, Snapshot
+from jobwatt.snapshot import DeviceView, Health, HistoryPoint, JobView, SeriesView, Snapshot
 from jobwatt.units import NS, joules, watts
 
-__all__ = ["MOST_PROCESSES", "status"]
+__all__ = ["MOST_JOBS", "MOST_PROCESSES", "status"]
 
 MOST_PROCESSES = 50
 """So many by power, and so many by energy, are named."""
+
+MOST_JOBS = 1000
 
 
 def status(snapshot: Snapshot) -> dict[str, object]:
@@ -54,6 +70,7 @@ def status(snapshot: Snapshot) -> dict[str, object]:
         "sources": _sources(health),
         "devices": [_device(view) for _, view in active],
         "processes": [_process(view, components) for view in _foremost(snapshot.series)],
+        "jobs": [_job(job, snapshot.devices) for job in _foremost_jobs(snapshot.jobs)],
         "health": {
             "sample_seconds": health.sample_seconds,
             "samples_missed": health.samples_missed,
@@ -81,6 +98,7 @@ def _sources(health: Health) -> list[dict[str, object]]:
 
 def _device(view: DeviceView) -> dict[str, object]:
     idle = view.idle_power
+    more = _gpu(view) if view.device.component is Component.GPU else {}
     return {
         "component": view.device.component.value,
         "device": view.device.name,
@@ -96,6 +114,57 @@ def _device(view: DeviceView) -> dict[str, object]:
         "other_joules": joules(view.other_uj),
         "retired_joules": joules(view.retired_uj),
         "gap_seconds": view.gap_ns / NS,
+        **more,
+    }
+
+
+def _gpu(view: DeviceView) -> dict[str, object]:
+    info, state = view.gpu_info or GpuInfo(), view.gpu
+    shown = state or GpuState()
+    return {
+        "index": info.index,
+        "uuid": info.uuid or None,
+        "pci_bus_id": info.pci_bus_id or None,
+        "driver": info.driver or None,
+        "architecture": info.architecture or None,
+        "utilization_ratio": shown.utilization_ratio,
+        "memory_used_bytes": shown.memory_used_bytes,
+        "memory_total_bytes": shown.memory_total_bytes,
+        "temperature_celsius": shown.temperature_celsius,
+        "throttled": _reasons(shown),
+        "contexts": _contexts(shown),
+        "holders": None if state is None else _holders(view.holders),
+        "methods": {method: joules(uj) for method, uj in view.methods_uj.items()},
+        "instances": None
+        if state is None
+        else [_instance(i, state, view) for i in state.instances],
+    }
+
+
+def _reasons(state: GpuState) -> list[str] | None:
+    if not state.throttled:
+        return None
+    return [reason for reason, is_now in state.throttled.items() if is_now]
+
+
+def _holders(holders: Iterable[GpuHolder]) -> list[dict[str, object]]:
+    return [{"job_uid": holder.job_uid, "pids": list(holder.pids)} for holder in holders]
+
+
+def _contexts(state: GpuState) -> int | None:
+    if state.use is None:
+        return None
+    pids = set(state.use.holders)
+    return len(pids.union(*(instance.use.holders for instance in state.instances)))
+
+
+def _instance(instance: GpuInstance, state: GpuState, view: DeviceView) -> dict[str, object]:
+    return {
+        "uuid": instance.uuid,
+        "name": instance.name,
+        "memory_used_bytes": instance.memory_used_bytes,
+        "energy_joules": joules(view.parts_uj.get(instance.uuid, 0)),
+        "pids": None if state.foreign else sorted(instance.use.holders),
     }
 
 
@@ -110,10 +179,6 @@ def _foremost(series: Iterable[SeriesView]) -> list[SeriesView]:
 
 
 def _process(view: SeriesView, components: Sequence[Component]) -> dict[str, object]:
-    # Summed in microjoules, so that equal totals stay equal.
-    uj: dict[str, int] = dict.fromkeys(map(str, components), 0)
-    for component, amount in zip(components, view.energy_uj, strict=False):
-        uj[component.value] += amount
     return {
         "pid": view.labels.pid,
         "comm": view.labels.comm,
@@ -121,8 +186,42 @@ def _process(view: SeriesView, components: Sequence[Component]) -> dict[str, obj
         "job_uid": view.labels.job_uid,
         "power_watts": watts(view.power_uw),
         "energy_joules": joules(sum(view.energy_uj)),
-        "components": {name: joules(amount) for name, amount in uj.items()},
+        "components": _sums([component.value for component in components], view.energy_uj),
     }
+
+
+def _foremost_jobs(jobs: Iterable[JobView]) -> list[JobView]:
+    """Return the live ones by power, then those that have ended, the latest first."""
+    live = sorted((job for job in jobs if job.ended is None), key=lambda job: -job.power_uw)
+    ended = sorted((job for job in jobs if job.ended is not None), key=lambda job: -(job.ended or 0))
+    return (live + ended)[:MOST_JOBS]
+
+
+def _job(job: JobView, devices: Sequence[DeviceView]) -> dict[str, object]:
+    by_component = [view.device.component.value for view in devices]
+    by_source = [view.device.source.value for view in devices]
+    return {
+        "job_uid": job.job_uid,
+        "user": job.user,
+        "power_watts": watts(job.power_uw),
+        "energy_joules": joules(sum(job.energy_uj)),
+        "components": _sums(by_component, job.energy_uj),
+        "sources": _sums(by_source, job.energy_uj),
+        "cpu_seconds": job.cpu_ns / NS,
+        "gpus": job.gpus,
+        "gpu_idle_joules": joules(job.gpu_idle_uj),
+        "started": job.started,
+        "measured_since": job.measured_since,
+        "ended": job.ended,
+    }
+
+
+def _sums(names: Sequence[str], amounts_uj: Iterable[int]) -> dict[str, float]:
+    """Return joules by name; summed in microjoules, so that equal totals stay equal."""
+    uj = dict.fromkeys(names, 0)
+    for name, amount in zip(names, amounts_uj, strict=False):
+        uj[name] += amount
+    return {name: joules(amount) for name, amount in uj.items()}
 
 
 def _history(
