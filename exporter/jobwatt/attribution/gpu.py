@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from jobwatt.attribution.apportion import apportion
 from jobwatt.attribution.policy import Weights
 from jobwatt.gpus import GpuInstance, GpuMethod, GpuState, GpuUse
 from jobwatt.model import Process
@@ -53,8 +54,13 @@ def _nobody(pid: int) -> None:
 
 
 def is_unheld(state: GpuState) -> bool:
-    """Whether nobody held a context since the look before: its power was then its idle power."""
-    if state.use is None:
+    """Whether nobody held a context since the look before: its power was then its idle power.
+
+    Processes of another PID namespace may not be seen at all: what is busy is held by somebody.
+    """
+    if state.use is None or state.foreign or state.utilization_ratio:
+        return False
+    if any(instance.activity for instance in state.instances):
         return False
     uses = (state.use, *(instance.use for instance in state.instances))
     return not any(use.residents or use.busy or use.strays for use in uses)
@@ -82,8 +88,9 @@ def _claim(weights: Weights, use: GpuUse, share: int, find: Find) -> None:
         weights.nobody += share
         return
     known = 0
-    for pid, claim in claims.items():
-        owner, part = owners[pid], share * claim // whole
+    *parts, _ = apportion(share, [*claims.values(), unknown])
+    for pid, part in zip(claims, parts, strict=True):
+        owner = owners[pid]
         if owner is not None and part:
             weights.processes[owner] = weights.processes.get(owner, 0) + part
             known += part
@@ -99,7 +106,10 @@ def _claims(
     if len(users) == 1:
         return dict.fromkeys(users, 1), 0, GpuMethod.EXCLUSIVE
     if busy is not None:
-        return busy, use.unknown, use.measure
+        own = {pid: amount for pid, amount in busy.items() if pid in users}
+        if any(own.values()) or not any(busy.values()):
+            return own, use.unknown, use.measure
+        # The server alone is told to have worked: for which client is not told.
     memory = {pid: use.residents.get(pid) or 0 for pid in users}
     if all(memory.values()):
         return memory, 0, GpuMethod.MEMORY

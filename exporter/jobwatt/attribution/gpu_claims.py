@@ -7,11 +7,11 @@ A GPU is named by its UUID, or by Slurm's number of its device file. A bare inde
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from jobwatt.gpus import GpuInfo
 
-__all__ = ["VARIABLES", "claimed_gpus"]
+__all__ = ["VARIABLES", "claimed_gpus", "given_gpus"]
 
 _BY_UUID = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _BY_MINOR = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
@@ -38,6 +38,12 @@ def claimed_gpus(environment: Mapping[str, str], gpus: Mapping[str, GpuInfo]) ->
         if found := _by_minor(environment.get(name, ""), gpus):
             return found
     return frozenset()
+
+
+def given_gpus(minors: Iterable[int], gpus: Mapping[str, GpuInfo]) -> frozenset[str]:
+    """Return the devices with these numbers of device files, which a scheduler gave to a job."""
+    wanted = frozenset(minors)
+    return frozenset(name for name, info in gpus.items() if info.minor in wanted)
 
 
 def _by_uuid(value: str, gpus: Mapping[str, GpuInfo]) -> frozenset[str]:

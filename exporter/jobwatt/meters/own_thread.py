@@ -83,7 +83,7 @@ class OwnThread:
 
     def read(self, now_ns: int) -> Sequence[Report]:
         """Return what has been read since the last call, and of now if that comes at once."""
-        if self._next_ns is not None and now_ns < self._next_ns:
+        if self._next_ns is not None and now_ns < self._next_ns and not self._reports:
             return ()
         if self._thread is None:
             self._thread = threading.Thread(
@@ -111,10 +111,12 @@ class OwnThread:
         return [Report(source, now_ns, faults=(fault,)) for source in self._meter.sources]
 
     def _read_on(self) -> None:
-        """Read whenever asked, and now and then unasked."""
+        """Read whenever asked, and now and then unasked: seldom where there is nothing."""
+        is_there = True
         while True:
-            asked = self._asked.wait(self._period)
-            self._asked.clear()
+            asked = self._asked.wait(self._period if is_there else self._absent_ns / NS)
+            if asked:  # else one who asks just now would wait for ever
+                self._asked.clear()
             self._busy_since_ns = self._clock()
             try:
                 reports = self._meter.read()
@@ -123,6 +125,7 @@ class OwnThread:
                 os._exit(1)
             self._busy_since_ns = None
             self._reports.extend(reports)
-            self._next_ns = None if reports else self._clock() + self._absent_ns
+            is_there = bool(reports)
+            self._next_ns = None if is_there else self._clock() + self._absent_ns
             if asked:
                 self._answered.set()

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jobwatt.attribution.idle import IdleLearner
+from jobwatt.attribution.idle import UNHELD_WINDOWS, IdleLearner, UnheldLearner
 from jobwatt.model import IdleMethod, IdlePower
 
 S = 1_000_000_000
@@ -118,3 +118,62 @@ def test_goes_on_from_what_was_observed_before() -> None:
     for _ in range(10):
         learner.observe(45_000_000, S, 0.0)
     assert learner.idle == IdlePower(45_000_000, IdleMethod.OBSERVED)
+
+
+# --- devices that somebody holds, or nobody ---------------------------------------------------
+
+
+def unheld(*watts: float, learner: UnheldLearner | None = None) -> UnheldLearner:
+    """A learner after seconds at these powers in which nobody held the device."""
+    learner = learner or UnheldLearner()
+    for power in watts:
+        learner.observe(round(power * 1e6), S, unheld=True)
+    return learner
+
+
+def test_ten_seconds_held_by_nobody_tell_the_idle_power() -> None:
+    """Their mean, and no sooner."""
+    assert unheld(*[70.0] * 9).idle is None
+    assert unheld(*[60.0, 80.0] * 5).idle == IdlePower(70_000_000, IdleMethod.OBSERVED)
+
+
+def test_what_is_held_tells_nothing_of_idle() -> None:
+    """And ends what had begun: the seconds must follow each other."""
+    learner = unheld(*[70.0] * 9)
+    learner.observe(400_000_000, S, unheld=False)
+    assert unheld(*[70.0] * 9, learner=learner).idle is None
+    assert unheld(70.0, learner=learner).idle == IdlePower(70_000_000, IdleMethod.OBSERVED)
+
+
+def test_a_device_that_cools_down_is_not_idle_yet() -> None:
+    """The low means count, not the first."""
+    learner = unheld(*[110.0] * 10, *[90.0] * 10, *[70.0] * 30)
+    assert learner.idle == IdlePower(70_000_000, IdleMethod.OBSERVED)
+
+
+def test_one_mean_that_is_too_low_is_passed_over() -> None:
+    """Once there are enough of them."""
+    learner = unheld(*[70.0] * 100, *[10.0] * 10)
+    assert learner.idle == IdlePower(70_000_000, IdleMethod.OBSERVED)
+
+
+def test_an_idle_power_that_has_risen_is_followed() -> None:
+    """After ten minutes held by nobody the old means are forgotten."""
+    learner = unheld(*[40.0] * 100)
+    assert unheld(*[55.0] * 10 * UNHELD_WINDOWS, learner=learner).idle == IdlePower(
+        55_000_000, IdleMethod.OBSERVED
+    )
+
+
+def test_one_long_interval_is_enough() -> None:
+    """Samples may be far apart."""
+    learner = UnheldLearner()
+    learner.observe(30 * 70_000_000, 30 * S, unheld=True)
+    assert learner.idle == IdlePower(70_000_000, IdleMethod.OBSERVED)
+
+
+def test_goes_on_from_what_was_learned_of_an_unheld_device() -> None:
+    """A GPU may never be free again."""
+    learner = UnheldLearner(48_000_000)
+    learner.observe(400_000_000, 10 * S, unheld=False)
+    assert learner.idle == IdlePower(48_000_000, IdleMethod.OBSERVED)

@@ -5,7 +5,7 @@ Each call fails by itself: a GPU that does not tell its temperature is measured 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,10 @@ __all__ = ["NvmlDevice"]
 
 Handle = Any
 """A handle of pynvml's."""
+
+MODULE_MARGIN_UW = 10_000_000
+"""A module that draws so much more than its GPU has something else on it: two readings of one
+sensor are never quite equal."""
 
 SLOW_LOOKS = 10
 """What changes seldom, or costs more than it tells, is read at every tenth look."""
@@ -69,13 +73,14 @@ class NvmlDevice:
         """Find out what it is.
 
         Raises:
-            Denied, Failed, Outdated: it has neither a UUID nor a PCI address.
+            Denied, Failed, Outdated: it does not say which one it is.
         """
         self._library = library
         self._handle = handle
         self._absent: set[tuple[object, ...]] = set()
-        uuid = self._told("nvmlDeviceGetUUID") or ""
-        bus_id = _bus_id(self._told("nvmlDeviceGetPciInfo_v3"))
+        uuid = self._named("nvmlDeviceGetUUID") or ""
+        ask = self._told if uuid else self._named
+        bus_id = _bus_id(ask("nvmlDeviceGetPciInfo_v3"))
         if not uuid and not bus_id:
             raise Failed(f"GPU {index} has neither a UUID nor a PCI address")
         self.name = uuid or bus_id
@@ -90,7 +95,7 @@ class NvmlDevice:
         )
         self._model = self._told("nvmlDeviceGetName") or ""
         self._may_sleep = sysfs / "bus/pci/devices" / bus_id.lower() / "power"
-        self._sleeps = bool(bus_id) and _content(self._may_sleep / "control") == "auto"
+        self._sleeps = False
         self._integral = PowerIntegral()
         self._instant: bool | None = None
         source = Source.NVML_ENERGY if self._has_energy() else Source.NVML_POWER
@@ -118,6 +123,7 @@ class NvmlDevice:
         self._handle = handle
         self.index = index
         self._absent.clear()
+        self._instant = None
         self._residents.ask_again()
         self._monitors = Monitors(self._library, handle)
         self._instances.clear()
@@ -156,27 +162,38 @@ class NvmlDevice:
             return False
         except ReadError:
             return True
-        own, module = self._power_field(_SCOPE_GPU), self._power_field(_SCOPE_MODULE)
-        return own is None or module is None or module <= own
+        try:
+            own, module = self._power_fields(_SCOPE_GPU, _SCOPE_MODULE)
+        except ReadError:
+            return True
+        return not own or not module or module < own + MODULE_MARGIN_UW
 
     def _read_power(self) -> int:
         """Return the instant power in µW, or its average where the driver tells no other."""
         if self._instant is not False:
-            instant = self._power_field(_SCOPE_GPU)
-            self._instant = instant is not None
-            if instant is not None:
+            try:
+                (instant,) = self._power_fields(_SCOPE_GPU)
+            except (Unsupported, NothingFound):
+                instant = None
+            if self._instant is None:
+                self._instant = bool(instant)  # 0 is what some tell who have no such reading
+            elif instant is None:
+                raise Failed("nvmlDeviceGetFieldValues: no instant power this time")
+            if instant is not None and self._instant:
                 return instant
         return int(self._ask("nvmlDeviceGetPowerUsage")) * UW_PER_MW
 
-    def _power_field(self, scope: int) -> int | None:
-        try:
-            (value,) = self._ask("nvmlDeviceGetFieldValues", [(_FIELD_INSTANT, scope)])
-        except (Unsupported, NothingFound):
-            return None
-        if value.nvmlReturn != 0 or not 0 <= value.valueType < len(_VALUE):
-            return None
-        milliwatts = getattr(value.value, _VALUE[value.valueType])
-        return round(milliwatts * UW_PER_MW) if milliwatts > 0 else None
+    def _power_fields(self, *scopes: int) -> list[int | None]:
+        """Return the instant power in µW in each scope, None where there is none."""
+        fields = [(_FIELD_INSTANT, scope) for scope in scopes]
+        found: list[int | None] = []
+        for value in self._ask("nvmlDeviceGetFieldValues", fields):
+            if value.nvmlReturn != 0 or not 0 <= value.valueType < len(_VALUE):
+                found.append(None)
+                continue
+            milliwatts = getattr(value.value, _VALUE[value.valueType])
+            found.append(round(milliwatts * UW_PER_MW) if milliwatts >= 0 else None)
+        return found
 
     # --- state ----------------------------------------------------------------------------------
 
@@ -192,12 +209,9 @@ class NvmlDevice:
         first = self._state_at_ns is None
         span_ns = now_ns - (self._state_at_ns or now_ns)
         instances: tuple[GpuInstance, ...] = ()
-        use: GpuUse | None
+        use = None if self._mig else self._read_use(now_ns, span_ns, offset_us, faults)
         if self._mig:
-            instances = self._read_instances(faults)
-            use = GpuUse()
-        else:
-            use = self._read_use(span_ns, offset_us, faults)
+            instances, use = self._read_instances(faults)
         if use is not None:
             self._state_at_ns = now_ns
         memory = self._told("nvmlDeviceGetMemoryInfo", faults, _MEMORY_V2)
@@ -226,80 +240,134 @@ class NvmlDevice:
         self._slow = {"temperature": None if degrees is None else float(degrees)}
         if reasons is not None:
             self._slow["throttled"] = {name: bool(reasons & b) for name, b in _THROTTLE.items()}
+        # A GPU that nobody uses may be switched off; this may change while JobWatt runs.
+        bus_id = self._info.pci_bus_id
+        self._sleeps = bool(bus_id) and _content(self._may_sleep / "control") == "auto"
+        self._read_mode(faults)
+
+    def _read_mode(self, faults: list[Fault]) -> None:
+        """Find out whether it is divided; what cannot be read is as it was."""
         mode = self._told("nvmlDeviceGetMigMode", faults)
+        if mode is None and ("nvmlDeviceGetMigMode",) not in self._absent:
+            return
         divided = bool(mode and mode[0])
         if divided != self._mig:
             self._mig = divided
             self._absent.clear()  # other things can be asked now
+            self._residents = Residents(self._library)
+            self._instances.clear()
             self._info = replace(self._info, mig=divided)
 
-    def _read_use(self, span_ns: int, offset_us: int, faults: list[Fault]) -> GpuUse | None:
+    def _read_use(
+        self, now_ns: int, span_ns: int, offset_us: int, faults: list[Fault]
+    ) -> GpuUse | None:
         """Return who used the whole GPU; None where that cannot be known."""
         try:
+            # Samples first: who begins between the two is resident, and idle, instead of a stray.
+            found = self._samples.read(self._handle, now_ns, offset_us)
+            if found is None:
+                self._read_mode(faults)
+                if self._mig:
+                    return None
             self._residents.read(self._handle)
-            lately = self._residents.lately
-            found = self._samples.read(self._handle, lately.keys(), offset_us)
         except Outdated:
             raise
         except ReadError as error:
             faults.append(Fault(f"{self.name} processes", error.reason, str(error)))
             return None
-        holders = frozenset(self._residents.now)
+        lately, holders = self._residents.lately, frozenset(self._residents.now)
         if found is None:
             return GpuUse(lately, holders)
-        busy, strays = found
+        busy = {pid: amount for pid, amount in found.items() if pid in lately}
+        strays = {pid: amount for pid, amount in found.items() if pid not in lately}
         unseen_ns = max(0, span_ns - KEPT_NS)
-        unknown = (sum(busy.values()) + sum(strays.values())) * unseen_ns // KEPT_NS
+        unknown = sum(found.values()) * unseen_ns // KEPT_NS
         return GpuUse(lately, holders, busy, strays, unknown=unknown)
 
     # --- MIG ------------------------------------------------------------------------------------
 
-    def _read_instances(self, faults: list[Fault]) -> tuple[GpuInstance, ...]:
-        """Return its MIG instances; slots may be empty, and mean another instance later."""
+    def _read_instances(self, faults: list[Fault]) -> tuple[tuple[GpuInstance, ...], GpuUse | None]:
+        """Return its MIG instances; slots may be empty, and mean another instance later.
+
+        Instead of a use None where there is an instance of which nothing is known: what the others
+        did is then no measure of their part.
+        """
         found: list[tuple[GpuInstance, int]] = []
+        use: GpuUse | None = GpuUse()
         before, self._instances = self._instances, {}
-        for slot in range(self._told("nvmlDeviceGetMaxMigDeviceCount", faults) or 0):
+        self._monitors.begin_look()
+        slots = self._told("nvmlDeviceGetMaxMigDeviceCount", faults)
+        if slots is None:
+            use = None
+        for slot in range(slots or 0):
             try:
                 handle = self._ask("nvmlDeviceGetMigDeviceHandleByIndex", slot)
-                found.append(self._read_instance(handle, before))
+                uuid = str(self._library.ask("nvmlDeviceGetUUID", handle))
             except Outdated:
                 raise
             except (NothingFound, Unsupported):
                 continue
             except ReadError as error:
                 faults.append(Fault(f"{self.name} MIG slot {slot}", error.reason, str(error)))
-        if all(instance.size for instance, _ in found):
-            return tuple(instance for instance, _ in found)
-        # Slices stand in for multiprocessors where one instance does not tell them.
-        return tuple(replace(instance, size=slices) for instance, slices in found)
+                use = None
+                continue
+            residents = self._instances[uuid] = before.get(uuid) or Residents(self._library)
+            try:
+                residents.read(handle)
+            except Outdated:
+                raise
+            except ReadError as error:
+                faults.append(Fault(f"{uuid} processes", error.reason, str(error)))
+                use = use if uuid in before else None
+            found.append(self._read_instance(handle, uuid, residents))
+        if not found:
+            self._read_mode(faults)
+            if not self._mig:
+                use = None
+        return _comparable(found), use
 
     def _read_instance(
-        self, handle: Handle, before: dict[str, Residents]
+        self, handle: Handle, uuid: str, residents: Residents
     ) -> tuple[GpuInstance, int]:
-        """Return an instance, sized by its multiprocessors, and its slices."""
-        ask = self._library.ask
-        uuid = ask("nvmlDeviceGetUUID", handle)
-        residents = before.get(uuid) or Residents(self._library)
-        residents.read(handle)
-        self._instances[uuid] = residents
-        attributes = ask("nvmlDeviceGetAttributes_v2", handle)
+        """Return an instance, sized by its multiprocessors, and its slices; 0 where not told."""
+        attributes = self._told_of(handle, "nvmlDeviceGetAttributes_v2")
+        name = self._told_of(handle, "nvmlDeviceGetName")
+        memory = self._told_of(handle, "nvmlDeviceGetMemoryInfo")
         activity = None
         if self._monitors.supported:
-            activity = self._monitors.activity(ask("nvmlDeviceGetGpuInstanceId", handle))
+            gpu_instance = self._told_of(handle, "nvmlDeviceGetGpuInstanceId")
+            if gpu_instance is not None:
+                activity = self._monitors.activity(gpu_instance)
         instance = GpuInstance(
             uuid=uuid,
-            name=str(ask("nvmlDeviceGetName", handle)).rpartition(" ")[2],
-            size=int(attributes.multiprocessorCount),
+            name=str(name or "").rpartition(" ")[2],
+            size=0 if attributes is None else int(attributes.multiprocessorCount),
             use=GpuUse(residents.lately, frozenset(residents.now)),
             activity=activity,
-            memory_used_bytes=int(ask("nvmlDeviceGetMemoryInfo", handle).used),
+            memory_used_bytes=None if memory is None else int(memory.used),
         )
-        return instance, int(attributes.gpuInstanceSliceCount)
+        return instance, 0 if attributes is None else int(attributes.gpuInstanceSliceCount)
 
     # --- asking ---------------------------------------------------------------------------------
 
     def _ask(self, function: str, *arguments: object) -> Any:  # noqa: ANN401 - as pynvml has it
         return self._library.ask(function, self._handle, *arguments)
+
+    def _named(self, function: str) -> Any:  # noqa: ANN401 - as pynvml has it
+        """Return what names the GPU, None where it has none; else a failure is no other name."""
+        try:
+            return self._ask(function)
+        except (Unsupported, NothingFound):
+            return None
+
+    def _told_of(self, handle: Handle, function: str) -> Any:  # noqa: ANN401 - as pynvml has it
+        """Return what a function tells of an instance, None where it cannot. Raises Outdated."""
+        try:
+            return self._library.ask(function, handle)
+        except Outdated:
+            raise
+        except ReadError:
+            return None
 
     def _told(self, function: str, faults: list[Fault] | None = None, *arguments: object) -> Any:  # noqa: ANN401
         """Return what a function tells, None where it cannot.
@@ -320,6 +388,17 @@ class NvmlDevice:
             if faults is not None:
                 faults.append(Fault(f"{self.name} {function}", error.reason, str(error)))
         return None
+
+
+def _comparable(found: Sequence[tuple[GpuInstance, int]]) -> tuple[GpuInstance, ...]:
+    """Return instances whose sizes are in one unit, out of these and their slices.
+
+    Slices stand in for multiprocessors where one instance does not tell them.
+    """
+    if all(instance.size for instance, _ in found):
+        return tuple(instance for instance, _ in found)
+    told = all(slices for _, slices in found)
+    return tuple(replace(instance, size=slices if told else 1) for instance, slices in found)
 
 
 def _bus_id(pci: Any) -> str:  # noqa: ANN401 - a structure of pynvml's

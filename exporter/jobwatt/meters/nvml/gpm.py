@@ -21,6 +21,7 @@ class Monitors:
         self._library = library
         self._handle = handle
         self._before: dict[int, Any] = {}
+        self._found: dict[int, float | None] = {}
         self._spare: list[Any] = []
         try:
             support = library.ask("nvmlGpmQueryDeviceSupport", handle)
@@ -28,29 +29,42 @@ class Monitors:
         except ReadError:
             self.supported = False
 
-    def activity(self, gpu_instance: int) -> float | None:
-        """Return how busy an instance's multiprocessors were since the last call, 0 to 1.
+    def begin_look(self) -> None:
+        """Begin another look; what an instance has not been asked in the last is forgotten."""
+        for gone in self._before.keys() - self._found.keys():
+            self._spare.append(self._before.pop(gone))
+        self._found = {}
 
-        None at the first call, and where the monitors do not tell.
+    def activity(self, gpu_instance: int) -> float | None:
+        """Return how busy an instance's multiprocessors were since the look before, 0 to 1.
+
+        Several compute instances may share it: they are told the same. None at the first look, and
+        where the monitors do not tell.
         """
-        if not self.supported:
-            return None
+        if self.supported and gpu_instance not in self._found:
+            self._found[gpu_instance] = self._sample(gpu_instance)
+        return self._found.get(gpu_instance)
+
+    def _sample(self, gpu_instance: int) -> float | None:
         ask = self._library.ask
+        before = self._before.pop(gpu_instance, None)
         try:
             sample = self._spare.pop() if self._spare else ask("nvmlGpmSampleAlloc")
-            ask("nvmlGpmMigSampleGet", self._handle, gpu_instance, sample)
-            before = self._before.get(gpu_instance)
+            try:
+                ask("nvmlGpmMigSampleGet", self._handle, gpu_instance, sample)
+            except ReadError:
+                self._spare.append(sample)
+                raise
             self._before[gpu_instance] = sample
-            if before is None:
-                return None
-            self._spare.append(before)
-            return self._busy(before, sample)
+            return None if before is None else self._busy(before, sample)
         except Unsupported:
             self.supported = False
             return None
         except ReadError:
-            self._before.pop(gpu_instance, None)
             return None
+        finally:
+            if before is not None:
+                self._spare.append(before)
 
     def _busy(self, before: Any, after: Any) -> float | None:  # noqa: ANN401 - as pynvml has it
         metrics = self._library.new("c_nvmlGpmMetricsGet_t")

@@ -15,7 +15,7 @@ __all__ = ["Library", "Mismatch", "NoDriver", "NothingFound", "Outdated", "Unsup
 
 SONAME = "libnvidia-ml.so.1"
 
-_NOT_SUPPORTED, _NO_PERMISSION, _NOT_FOUND = 3, 4, 6
+_NOT_SUPPORTED, _NO_PERMISSION, _NOT_FOUND, _TOO_SMALL = 3, 4, 6, 7
 _LIBRARY_NOT_FOUND, _FUNCTION_NOT_FOUND, _VERSION_MISMATCH = 12, 13, 18
 _OUTDATED = {1, 9, 15, 16, 28}
 """Uninitialised, driver not loaded, GPU lost, reset required, GPU not found."""
@@ -37,7 +37,7 @@ class Outdated(Failed):
     """The library must be started anew: the driver or a GPU has gone, or has come back."""
 
 
-class Mismatch(Failed):
+class Mismatch(Outdated):
     """Library and kernel module are of different versions: no restart in this process heals it."""
 
 
@@ -92,11 +92,21 @@ class Library:
         if pynvml is None or call is None:
             raise Unsupported(f"{function}: not in this version of pynvml")
         try:
-            return call(*arguments)
+            try:
+                return call(*arguments)
+            except pynvml.NVMLError as error:
+                if error.value != _TOO_SMALL:
+                    raise
+                return call(*arguments)  # a list has grown after it had told its length
         except pynvml.NVMLError as error:
             raise _translated(function, error.value, str(error)) from error
         except pynvml.NVMLLibraryMismatchError as error:  # not an NVMLError
             raise Unsupported(f"{function}: {error}") from error
+
+    @staticmethod
+    def address(handle: Any) -> int:  # noqa: ANN401 - as pynvml has it
+        """Return what tells handles apart until the library is stopped."""
+        return ctypes.cast(handle, ctypes.c_void_p).value or 0
 
     def new(self, structure: str) -> Any:  # noqa: ANN401 - as pynvml has it
         """Return a new structure of pynvml's."""

@@ -62,7 +62,9 @@ class NvmlMeter:
         self._wait_ns = LEAST_WAIT_NS
         self._is_outdated = False
         self._trouble: ReadError | None = None
-        self._mismatched: str | None = None
+        self._by_handle: dict[int, NvmlDevice] = {}
+        self._driver: str | None = None
+        self._is_mismatched = False
 
     @property
     def sources(self) -> Sequence[Source]:
@@ -99,30 +101,56 @@ class NvmlMeter:
         elif self._is_outdated or not self._library.started:
             self._due_ns = now_ns + (self._wait_ns if self._library.started else LEAST_WAIT_NS)
             self._wait_ns = min(2 * self._wait_ns, MOST_WAIT_NS)
-            self._is_outdated = False
-            self._library.stop()
-            self._watch_for_another_driver()
-            self._attempt(self._library.start)
-            self._attempt(self._find_gpus)
+            self._restart()
         elif self._missing:
             self._due_ns = now_ns + MOST_WAIT_NS
-            self._attempt(self._find_gpus)
+            self._look_for_the_missing()
+        elif not self._devices:  # the library knows those that were there when it was started
+            self._due_ns = now_ns + MOST_WAIT_NS
+            self._restart()
 
-    def _attempt(self, act: Callable[[], None]) -> None:
+    def _restart(self) -> None:
+        self._is_outdated = False
+        self._stop()
+        if self._driver is None:
+            self._driver = self._driver_of_kernel()
+        self._watch_for_another_driver()
         try:
-            act()
+            self._library.start()
+            self._find_gpus()
         except ReadError as error:
-            if isinstance(error, Mismatch) and self._mismatched is None:
-                self._mismatched = self._driver_of_kernel()
             self._trouble = error
-            self._library.stop()
+            self._stop()
+            if isinstance(error, Mismatch):
+                self._is_mismatched = True
+                self._watch_for_another_driver()
             raise
         self._trouble = None
+        self._is_mismatched = False
+        self._driver = self._driver_of_kernel()
+
+    def _stop(self) -> None:
+        self._library.stop()
+        self._by_handle.clear()
+
+    def _look_for_the_missing(self) -> None:
+        """Find the GPUs again; where that fails the others are read all the same."""
+        try:
+            self._find_gpus()
+        except Outdated:
+            self._is_outdated = True
+        except ReadError as error:
+            log.debug("NVML: %s", error)
 
     def _watch_for_another_driver(self) -> None:
-        """The library that this process has loaded stays: only another process gets a new one."""
-        if self._mismatched is not None and self._driver_of_kernel() != self._mismatched:
-            self._must_restart(self._driver_of_kernel())
+        """Ask for a restart once the kernel's driver is another than when the library was loaded.
+
+        The library that this process has loaded stays: only another process gets a new one.
+        """
+        version = self._driver_of_kernel()
+        if self._is_mismatched and version and version != self._driver:
+            self._driver = version
+            self._must_restart(version)
 
     def _driver_of_kernel(self) -> str:
         try:
@@ -134,27 +162,35 @@ class NvmlMeter:
         ask = self._library.ask
         driver = str(ask("nvmlSystemGetDriverVersion"))
         found: dict[str, NvmlDevice] = {}
-        self._missing = []
+        missing: list[Fault] = []
         for index in range(ask("nvmlDeviceGetCount")):
             try:
-                handle = ask("nvmlDeviceGetHandleByIndex", index)
-                fresh = NvmlDevice(self._library, handle, index, driver, self._sysfs)
+                gpu = self._find_gpu(index, driver)
             except ReadError as error:
                 self._is_outdated |= isinstance(error, Outdated)
-                self._missing.append(Fault(f"GPU {index}", error.reason, f"GPU {index}: {error}"))
-                continue
-            known = self._devices.get(fresh.name)
-            if known is not None and known.device == fresh.device:
-                known.renew(handle, index, driver)
-                fresh = known
-            found[fresh.name] = fresh
+                missing.append(Fault(f"GPU {index}", error.reason, f"GPU {index}: {error}"))
+            else:
+                found[gpu.name] = gpu
         for name, gpu in self._devices.items():
             if name not in found:
                 found[name] = gpu
-                self._missing.append(
-                    Fault(name, Absent.reason, f"{name} is no longer there (see its kernel log)")
-                )
-        self._devices = found
+                message = f"{name} is no longer there (see its kernel log)"
+                missing.append(Fault(name, Absent.reason, message))
+        self._devices, self._missing = found, missing
+
+    def _find_gpu(self, index: int, driver: str) -> NvmlDevice:
+        """Return a GPU; one that has been asked already since the library began is left alone."""
+        handle = self._library.ask("nvmlDeviceGetHandleByIndex", index)
+        address = self._library.address(handle)
+        gpu = self._by_handle.get(address)
+        if gpu is None:
+            gpu = NvmlDevice(self._library, handle, index, driver, self._sysfs)
+            known = self._devices.get(gpu.name)
+            if known is not None and known.device.source is gpu.device.source:
+                known.renew(handle, index, driver)
+                gpu = known
+            self._by_handle[address] = gpu
+        return gpu
 
     # --- looking --------------------------------------------------------------------------------
 
@@ -182,12 +218,11 @@ class NvmlMeter:
             if gpu.limit_uw is not None:
                 limits.setdefault(source, {})[gpu.device] = gpu.limit_uw
         self._is_outdated |= outdated
-        if not outdated:
+        if not self._is_outdated:
             self._wait_ns = LEAST_WAIT_NS
         for fault in self._missing:
             gone = self._devices.get(fault.what)
-            source = gone.device.source if gone is not None else Source.NVML_ENERGY
-            faults.setdefault(source, []).append(fault)
+            faults[self.sources[0] if gone is None else gone.device.source].append(fault)
         now_ns = self._clock()
         return [
             Report(

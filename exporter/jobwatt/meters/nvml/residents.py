@@ -18,7 +18,7 @@ class Residents:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._functions: list[str] | None = None
+        self._functions: list[str] = []
         self.now: dict[int, int | None] = {}
         self.before: dict[int, int | None] = {}
 
@@ -28,27 +28,39 @@ class Residents:
         return {**self.before, **self.now}
 
     def read(self, handle: Any) -> None:  # noqa: ANN401 - a handle of pynvml
-        """Look; raises Denied, Failed, Outdated, and leaves everything as it was."""
+        """Look.
+
+        Raises:
+            Unsupported: this driver has no such list at all.
+            Denied, Failed, Outdated: as the library. Everything is left as it was.
+        """
         found: dict[int, int | None] = {}
-        if self._functions is None:
-            self._functions = []
-            for name in _LISTS:
-                for version in _VERSIONS:
-                    function = f"nvmlDeviceGet{name}RunningProcesses{version}"
-                    try:
-                        self._add(found, function, handle)
-                    except Unsupported:
-                        continue
-                    self._functions.append(function)
-                    break
-        else:
+        if self._functions:
             for function in self._functions:
                 self._add(found, function, handle)
+        else:
+            self._functions = self._find_functions(found, handle)
         self.before, self.now = self.now, found
 
     def ask_again(self) -> None:
         """Find out anew which lists there are: the driver may be another."""
-        self._functions = None
+        self._functions = []
+
+    def _find_functions(self, found: dict[int, int | None], handle: Any) -> list[str]:  # noqa: ANN401
+        """Return the lists that there are, whose processes are added."""
+        functions: list[str] = []
+        for name in _LISTS:
+            for version in _VERSIONS:
+                function = f"nvmlDeviceGet{name}RunningProcesses{version}"
+                try:
+                    self._add(found, function, handle)
+                except Unsupported:
+                    continue
+                functions.append(function)
+                break
+        if not functions:
+            raise Unsupported("this driver does not tell which processes use a GPU")
+        return functions
 
     def _add(self, found: dict[int, int | None], function: str, handle: Any) -> None:  # noqa: ANN401
         """Add one list; a process that is in two has the memory of either."""

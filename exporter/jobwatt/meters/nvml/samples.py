@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Collection
 from typing import Any
 
 from jobwatt.meters.nvml.library import Library, NothingFound, Unsupported
 from jobwatt.units import NS
 
-__all__ = ["ProcessSamples"]
-
-_ROW = struct.Struct("@IQI12x")
-"""nvml.h: nvmlProcessUtilizationSample_t: pid, timestamp, SM utilisation; the rest is not needed.
-
-pynvml's own attributes cost 0.3 µs each, and there are hundreds a second.
-"""
+__all__ = ["KEPT_NS", "ProcessSamples"]
 
 KEPT_NS = 10 * NS
 """The driver keeps about a hundred samples: ten seconds."""
@@ -24,6 +16,9 @@ MOST_PERCENT = 100
 
 BACK_US = 500_000
 """A wall clock that goes back by more has been set."""
+
+AHEAD_US = 1_000_000
+"""A sample from further in the future is none: one that believed it would see no other."""
 
 
 class ProcessSamples:
@@ -38,17 +33,12 @@ class ProcessSamples:
         self._last_us = 0
         self._offset_us: int | None = None
 
-    def read(
-        self,
-        handle: Any,  # noqa: ANN401 - a handle of pynvml
-        residents: Collection[int],
-        offset_us: int,
-    ) -> tuple[dict[int, int], dict[int, int]] | None:
-        """Return percent × samples by pid: of residents, and of others, since the last call.
+    def read(self, handle: Any, now_ns: int, offset_us: int) -> dict[int, int] | None:  # noqa: ANN401
+        """Return percent × samples by pid since the last call.
 
         Args:
             handle: of the GPU.
-            residents: pids of which it is known that they have used the GPU.
+            now_ns: monotonic time.
             offset_us: wall clock less monotonic clock, µs: the samples follow the wall clock.
 
         Returns:
@@ -60,22 +50,20 @@ class ProcessSamples:
         if self._offset_us is not None and offset_us < self._offset_us - BACK_US:
             self._last_us = max(0, self._last_us + offset_us - self._offset_us)
         self._offset_us = offset_us
-        busy: dict[int, int] = {}
-        strays: dict[int, int] = {}
         try:
             rows = self._library.ask("nvmlDeviceGetProcessUtilization", handle, self._last_us)
         except NothingFound:
-            return busy, strays
+            return {}
         except Unsupported:
             return None
-        newest_us = self._last_us
+        found: dict[int, int] = {}
+        newest_us, future_us = self._last_us, now_ns // 1000 + offset_us + AHEAD_US
         for row in rows:
-            pid, at_us, percent = _ROW.unpack(row)
-            if percent > MOST_PERCENT or at_us <= self._last_us or pid == 0:
-                continue  # drivers also return rows that were never written
+            pid, percent, at_us = int(row.pid), int(row.smUtil), int(row.timeStamp)
+            if pid == 0 or percent > MOST_PERCENT or not self._last_us < at_us <= future_us:
+                continue  # drivers also return rows that were never written, or long ago
             newest_us = max(newest_us, at_us)
             if percent:
-                found = busy if pid in residents else strays
                 found[pid] = found.get(pid, 0) + percent
         self._last_us = newest_us
-        return busy, strays
+        return found
