@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from jobwatt.gpus import GpuHolder, GpuInfo, GpuInstance, GpuState
 from jobwatt.model import Component, Device, IdleMethod, IdlePower, RaplDomain, Source
+from jobwatt.records import Budget, BudgetOrigin, JobRecord
 from jobwatt.snapshot import (
     DeviceView,
     Health,
@@ -136,6 +137,10 @@ def picture(series: tuple[SeriesView, ...] | None = None) -> Snapshot:
                 started=1_600_000_001.0,
                 measured_since=1_600_000_002.0,
                 ended=None,
+                record=JobRecord(name="bert", account="vision", deadline=1_600_086_401.0),
+                account="vision",
+                budget=Budget(90e6, BudgetOrigin.COMMENT),
+                cpus=1.5,
             ),
         ),
         health=Health(
@@ -148,6 +153,8 @@ def picture(series: tuple[SeriesView, ...] | None = None) -> Snapshot:
             checkpoint=None,
             cpu_seconds=1.5,
             resident_bytes=30_000_000,
+            budget_errors={"comment": 1},
         ),
         history=(HistoryPoint(1_699_999_995.0, (44 * J, None)),),
+        accounts=(("none", (3,)),),
     )

@@ -57,7 +57,7 @@ def _settings() -> Iterator[str]:
     defaults = Config()
     for setting in SETTINGS:
         value = getattr(defaults, setting.field)
-        default = f"`{value}`" if value not in (None, "", {}) else ""
+        default = f"`{value}`" if value not in (None, "", {}, ()) else ""
         if setting.metavar is None:
             name, variable = f"`{setting.name}`", "file only"
         else:

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from jobwatt.attribution.apportion import apportion
 from jobwatt.attribution.counters import Advance, CounterTrack
 from jobwatt.attribution.gpu import gpu_weights, is_unheld
-from jobwatt.attribution.gpu_claims import claimed_gpus
+from jobwatt.attribution.gpu_claims import claimed_gpus, given_gpus
 from jobwatt.attribution.idle import IdleLearner, UnheldLearner
 from jobwatt.attribution.policy import (
     DramPolicy,
@@ -156,7 +156,7 @@ class Accountant:
         claims = _Claims(usage, self._dram_policy, self.ledger.listed, probe.find)
         for report in reports:
             spent = self._follow_counters(report)
-            self._show_gpus(report, probe)
+            self._show_gpus(report, usage, probe)
             for device, amount in spent.items():
                 state = report.gpus.get(device)
                 self._post(device, amount, claims.on(device, state), usage, state)
@@ -170,16 +170,17 @@ class Accountant:
 
     def dump(self, boot_id: str) -> dict[str, Row]:
         """Return all that must outlive a restart, as rows; `restore` takes them back."""
-        rows = self.ledger.dump()
+        rows, accounts = self.ledger.dump(), self.ledger.devices.values()
         rows["boot"] = (boot_id,)
-        rows["counters"] = tuple(
-            (key, *track.last) for key, track in self._tracks.items() if track.last is not None
-        )
+        # What this run has not read yet is as it was.
+        counters = dict(self._resumed)
+        counters |= {key: track.last for key, track in self._tracks.items() if track.last}
+        rows["counters"] = tuple((key, *last) for key, last in counters.items())
+        idle = [(a.index, a.idle_power or self._learned.get(_key(a.device))) for a in accounts]
         rows["idle"] = tuple(
-            (account.index, account.idle_power.uw, account.idle_power.method.value)
-            for account in self.ledger.devices.values()
-            if account.idle_power is not None
-            and account.idle_power.method is not IdleMethod.CONFIGURED
+            (index, power.uw, power.method.value)
+            for index, power in idle
+            if power is not None and power.method is not IdleMethod.CONFIGURED
         )
         return rows
 
@@ -271,9 +272,9 @@ class Accountant:
         self.ledger.note(device, advance)
         total = spent.get(device) or _Spent()
         total.uj += advance.uj
-        total.span_ns = max(total.span_ns, advance.span_ns)
+        total.span_ns = max(total.span_ns, advance.span_ns - reading.lost_ns)
         total.gap |= advance.gap
-        total.clean &= not (advance.gap or advance.reset)
+        total.clean &= not (advance.gap or advance.reset or reading.lost_ns)
         spent[device] = total
 
     def _resume(self, track: CounterTrack, reading: Reading, value: int, at_ns: int) -> bool:
@@ -318,6 +319,7 @@ class Accountant:
             self._waiting[device.name] = waiting
             account.power_uw = None
             return
+        account.power_uw = None
         if spent.span_ns == 0:
             account.idle_power = self.idle_power(device)
             return
@@ -350,13 +352,17 @@ class Accountant:
 
     # --- GPUs -----------------------------------------------------------------------------------
 
-    def _show_gpus(self, report: Report, probe: UsageProbe) -> None:
+    def _show_gpus(self, report: Report, usage: Usage, probe: UsageProbe) -> None:
         """Keep what each GPU of a source showed, and who holds it."""
         infos = {device.name: state.info for device, state in report.gpus.items()}
-        claimed: dict[str, set[Process]] = {}
+        claimed: dict[str, set[str]] = {}
         for process in probe.claimants if infos else ():
             for name in claimed_gpus(process.environment, infos):
-                claimed.setdefault(name, set()).add(process)
+                claimed.setdefault(name, set()).add(process.job_uid)
+        for job_uid, record in usage.records.items() if infos else ():
+            if record.gpus and job_uid in usage.jobs:
+                for name in given_gpus(record.gpus, infos):
+                    claimed.setdefault(name, set()).add(job_uid)
         for account in self.ledger.devices.values():
             if account.device.source is report.source:
                 state = report.gpus.get(account.device)
@@ -424,17 +430,15 @@ def _busy_ratio(usage: Usage, package: int | None) -> float | None:
     return sum(usage.busy_ns.values()) / capacity_ns if capacity_ns else None
 
 
-def _holders(
-    state: GpuState, claimants: Iterable[Process], probe: UsageProbe
-) -> tuple[GpuHolder, ...]:
-    """Return who holds a GPU: by a context on it, or by an environment that names it."""
+def _holders(state: GpuState, claimants: Iterable[str], probe: UsageProbe) -> tuple[GpuHolder, ...]:
+    """Return who holds a GPU: by a context on it, or as one of the jobs that it is given to."""
     pids = set(state.use.holders if state.use else ())
     for instance in state.instances:
         pids |= instance.use.holders
     if state.foreign:
         pids.clear()
     residents = {process for pid in pids if (process := probe.find(pid)) is not None}
-    by_job: dict[str, list[int]] = {process.job_uid: [] for process in claimants}
+    by_job: dict[str, list[int]] = {job_uid: [] for job_uid in claimants}
     for process in residents:
         by_job.setdefault(process.job_uid, []).append(process.pid)
     return tuple(GpuHolder(job_uid, tuple(sorted(by_job[job_uid]))) for job_uid in sorted(by_job))

@@ -10,7 +10,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,16 @@ from jobwatt.attribution.gpu_claims import VARIABLES as GPU_VARIABLES
 from jobwatt.attribution.policy import DramPolicy
 from jobwatt.config import Config
 from jobwatt.errors import Absent, Failed, ReadError
-from jobwatt.host.cgroupfs import Cgroupfs, find_cgroupfs
+from jobwatt.host.cgroupfs import Cgroupfs, CgroupOwners, find_cgroupfs
 from jobwatt.host.files import read_text
+from jobwatt.host.job_ads import JobAds
+from jobwatt.host.job_files import JobFiles
 from jobwatt.host.procfs import Procfs
+from jobwatt.host.run_cgroup import RunCgroup, make_run_cgroup
+from jobwatt.host.slurmstepd import StepTitles
 from jobwatt.host.topology import read_topology
 from jobwatt.host.users import UserNames
+from jobwatt.jobs import JobBook
 from jobwatt.ledger import Ledger, SeriesRules
 from jobwatt.meters.contract import Meter
 from jobwatt.meters.estimate import EstimateMeter
@@ -39,12 +44,34 @@ from jobwatt.store import Store, open_store
 from jobwatt.units import NS, UJ
 from jobwatt.usage.contract import UsageProbe
 from jobwatt.usage.processes import HostProcesses
-from jobwatt.workloads.contract import Facts, resolve
+from jobwatt.workloads import declared, flux, htcondor, lsf, names, pbs, slurm
+from jobwatt.workloads.containers import ContainerResolver
+from jobwatt.workloads.contract import Facts, Resolver, resolve
+from jobwatt.workloads.kubernetes import KubernetesScheduler
+from jobwatt.workloads.owners import JobOwners, OwnedResolver
+from jobwatt.workloads.run_cgroup import RunCgroupResolver
+from jobwatt.workloads.schedulers import SchedulerResolver
 from jobwatt.workloads.systemd import SystemdResolver
 
-__all__ = ["Parts", "host_parts", "local_sampler", "make_sampler", "serve", "simulated_parts"]
+__all__ = [
+    "Parts",
+    "host_parts",
+    "local_sampler",
+    "make_sampler",
+    "owner_of_child",
+    "run_cgroup",
+    "serve",
+    "simulated_parts",
+]
 
 log = logging.getLogger(__name__)
+
+OWNER_VARIABLES = tuple(
+    name
+    for module in (slurm, pbs, lsf, htcondor, flux, declared, names)
+    for name in module.VARIABLES
+)
+"""What resolvers read of a process's environment."""
 
 ATTEMPTS, ATTEMPT_SECONDS = 5, 0.1
 """Before a CPU that has RAPL is estimated."""
@@ -57,6 +84,7 @@ class Parts:
     meters: Sequence[Meter]
     usage: UsageProbe
     cpus: int
+    owners: JobOwners | None = None
 
 
 def host_parts(config: Config, must_restart: Callable[[str], None] = lambda _: None) -> Parts:
@@ -67,13 +95,26 @@ def host_parts(config: Config, must_restart: Callable[[str], None] = lambda _: N
     procfs = Procfs(config.path_procfs)
     topology = read_topology(config.path_sysfs)
     users = UserNames(config.path_rootfs)
-    resolvers = (SystemdResolver(users.name),)
+    cgroupfs = _cgroupfs(config, procfs)
+    owners = JobOwners(config.job_max_per_user, users.name)
+    files = JobFiles(config.path_rootfs / str(config.job_directory).lstrip("/"), users.name)
+    resolvers = _resolvers(config, procfs, cgroupfs, users, owners, files)
+    records = names.JobNames(
+        files.refresh, trust_environment=config.job_trust_environment == "same-uid"
+    )
 
     def job_uid_of(facts: Facts) -> str:
         return resolve(facts, resolvers)
 
     usage = HostProcesses(
-        procfs, _cgroupfs(config, procfs), topology, job_uid_of, users.name, GPU_VARIABLES
+        procfs,
+        cgroupfs,
+        topology,
+        job_uid_of,
+        users.name,
+        GPU_VARIABLES,
+        OWNER_VARIABLES,
+        records,
     )
     log.info("CPU time of processes: %s", usage.method)
     nvml = NvmlMeter(config.path_sysfs, foreign=not procfs.is_own(), must_restart=must_restart)
@@ -98,7 +139,47 @@ def host_parts(config: Config, must_restart: Callable[[str], None] = lambda _: N
         meters.append(estimate)
     if not meters:
         log.warning("nothing here can be measured; `jobwatt doctor` tells why")
-    return Parts(meters, usage, len(topology.package_of))
+    return Parts(meters, usage, len(topology.package_of), owners)
+
+
+def _resolvers(
+    config: Config,
+    procfs: Procfs,
+    cgroupfs: Cgroupfs,
+    users: UserNames,
+    owners: JobOwners,
+    files: JobFiles,
+) -> Sequence[Resolver]:
+    """Return who is asked for the owner of a process, in this order (design: metric contract)."""
+    cgroups = CgroupOwners(cgroupfs)
+    titles = StepTitles(cgroupfs, procfs)
+
+    def id_of_sluid(controller: str, parts: Sequence[str]) -> str | None:
+        return files.id_of_sluid(parts[-1]) or titles.id_of_sluid(controller, parts)
+
+    schedulers = (
+        slurm.SlurmScheduler(id_of_sluid, files.restarts),
+        KubernetesScheduler(),
+        pbs.PbsScheduler(),
+    )
+    by_environment: list[Resolver] = [
+        lsf.LsfResolver(),
+        htcondor.HtcondorResolver(JobAds(config.path_rootfs).id_of_ad),
+        flux.FluxResolver(),
+    ]
+    if config.job_trust_environment == "same-uid":
+        by_cgroup = SchedulerResolver(schedulers, cgroups.uid, owners.vouch)
+        by_environment[:0] = [slurm.SlurmEnvironment(), pbs.PbsEnvironment()]
+    else:
+        by_cgroup = SchedulerResolver(schedulers, cgroups.uid)
+    return (
+        by_cgroup,
+        *(OwnedResolver(resolver, owners, root_gives_way=True) for resolver in by_environment),
+        OwnedResolver(declared.DeclaredResolver(), owners, root_gives_way=False),
+        RunCgroupResolver(cgroups.uid, owners),
+        ContainerResolver(cgroups.maker, owners.admit_made),
+        SystemdResolver(users.name, cgroups.maker),
+    )
 
 
 def _cgroupfs(config: Config, procfs: Procfs) -> Cgroupfs:
@@ -164,7 +245,8 @@ def make_sampler(config: Config, parts: Parts, store: Store | None = None) -> Sa
             least_uj=round(config.process_min_joules * UJ),
             most=config.process_max,
             linger_ns=round(config.process_linger * NS),
-        )
+        ),
+        JobBook(round(config.job_linger * NS), config.budgets, parts.owners),
     )
     ledger.dropped["process_cap"] = 0
     accountant = Accountant(ledger, config.idle_power, DramPolicy(config.dram_policy))
@@ -180,6 +262,8 @@ def make_sampler(config: Config, parts: Parts, store: Store | None = None) -> Sa
     if store is not None:
         try:
             accountant.restore(store.rows, boot_id, time.monotonic_ns(), time.time())
+            if accountant.same_boot:
+                parts.usage.restore(store.rows)
         except (ValueError, TypeError, LookupError) as error:
             log.warning("the state of an earlier run cannot be read (%s): beginning at 0", error)
             store.discard()
@@ -193,6 +277,28 @@ def make_sampler(config: Config, parts: Parts, store: Store | None = None) -> Sa
         store=store,
         boot_id=boot_id,
     )
+
+
+def owner_of_child(config: Config, environment: Mapping[str, str]) -> str:
+    """Return the job of a child that this process would start with an environment.
+
+    Raises:
+        ReadError: our own place cannot be read.
+    """
+    procfs = Procfs(config.path_procfs)
+    cgroupfs = _cgroupfs(config, procfs)
+    users = UserNames(config.path_rootfs)
+    owners = JobOwners(config.job_max_per_user, users.name)
+    files = JobFiles(config.path_rootfs / str(config.job_directory).lstrip("/"), users.name)
+    known = {name: environment[name] for name in OWNER_VARIABLES if name in environment}
+    facts = Facts(cgroupfs.resolve(procfs.read_cgroup(os.getpid())), os.getuid(), known)
+    return resolve(facts, _resolvers(config, procfs, cgroupfs, users, owners, files))
+
+
+def run_cgroup(config: Config, run: str) -> RunCgroup | None:
+    """Return a new cgroup for one run of a job; None where this user may not make one."""
+    procfs = Procfs(config.path_procfs)
+    return make_run_cgroup(procfs, _cgroupfs(config, procfs), run)
 
 
 def local_sampler(config: Config) -> Sampler:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobwatt.attribution.policy import DramPolicy
+from jobwatt.budgets import KEYS, BudgetRule, parse_rules
 from jobwatt.errors import ReadError, UsageError
 from jobwatt.host.files import read_bytes
 from jobwatt.units import duration_seconds
@@ -66,6 +67,13 @@ def _number(value: object) -> float:
         raise ValueError(f"{_shown(value)} is not a number ≥ 0")
     if number > MOST:
         raise ValueError(f"{_shown(value)} is more than {MOST:g}")
+    return number
+
+
+def _at_least_one(value: object) -> float:
+    number = _number(value)
+    if number < 1:
+        raise ValueError(f"{_shown(value)} is less than 1")
     return number
 
 
@@ -135,10 +143,19 @@ class Config:
     process_min_joules: float = 10.0
     process_max: int = 200
     process_linger: float = 120.0
+    job_linger: float = 600.0
+    job_max_per_user: int = 100
+    job_trust_environment: str = "off"
+    job_directory: Path = Path("/run/jobwatt/jobs")
     grid_zone: str = ""
+    grid_carbon_intensity: float | None = None
+    grid_pue: float = 1.0
+    grid_price: float | None = None
+    grid_currency: str = ""
     log_level: str = "info"
     log_format: str = "logfmt"
     idle_power: Mapping[str, float] = field(default_factory=dict)
+    budgets: tuple[BudgetRule, ...] = ()
 
     @property
     def cgroupfs(self) -> Path:
@@ -182,7 +199,46 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("process.min-joules", _number, "Energy after which a process gets a series.", "JOULES"),
     Setting("process.max", _count, "Most processes that have a series.", "COUNT"),
     Setting("process.linger", _duration, "How long a series outlives its process.", "DURATION"),
+    Setting("job.linger", _duration, "How long a job's series outlive its end.", "DURATION"),
+    Setting(
+        "job.max-per-user",
+        _count,
+        "Most jobs of a user that only environments name, live or lingering.",
+        "COUNT",
+    ),
+    Setting(
+        "job.trust-environment",
+        _one_of("off", "same-uid"),
+        "Believe SLURM_JOB_ID and PBS_JOBID outside of cgroups: off, or same-uid for processes of "
+        "the job's own user, for sites where these schedulers make no cgroups.",
+        "WHEN",
+    ),
+    Setting(
+        "job.directory",
+        _path,
+        "Folder of the files that a scheduler's Prolog writes, below path.rootfs.",
+        "FOLDER",
+    ),
     Setting("grid.zone", _text, "The electricity grid that feeds this node, e.g. FR.", "ZONE"),
+    Setting(
+        "grid.carbon-intensity",
+        _number,
+        "Carbon of electricity in g/kWh, for receipts; without, they name none.",
+        "GRAMS",
+    ),
+    Setting(
+        "grid.pue",
+        _at_least_one,
+        "What the site uses for each unit that its machines use (PUE), for carbon and cost.",
+        "RATIO",
+    ),
+    Setting(
+        "grid.price",
+        _number,
+        "Price of a kWh, for receipts; without, they name no cost.",
+        "AMOUNT",
+    ),
+    Setting("grid.currency", _text, "What grid.price is in, e.g. EUR.", "CURRENCY"),
     Setting(
         "log.level", _one_of("debug", "info", "warning", "error"), "Least level logged.", "LEVEL"
     ),
@@ -191,6 +247,15 @@ SETTINGS: tuple[Setting, ...] = (
         "idle_power",
         _watts_by_pattern,
         'Idle power in watts by device, first match: `{"package-*": 20.0}`. Learned without.',
+        None,
+    ),
+    Setting(
+        "budgets",
+        parse_rules,
+        "Caps on the energy of jobs, first match: "
+        '`[{match: {account: "vision-*", queue: [gpu, long]}, budget: 25kWh}]`. '
+        f"Patterns of {', '.join(KEYS[:-1])} and {KEYS[-1]}; a job's own budget holds where it is "
+        "smaller.",
         None,
     ),
 )

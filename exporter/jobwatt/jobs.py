@@ -2,25 +2,67 @@
 
 Part of the ledger: it belongs to the sampler's thread and does no I/O. All amounts are integer
 microjoules.
+
+The names of a job are labels: they are settled once, when they are known, and never change. Until
+then the job has no info, and its energy is in no account yet.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
+from jobwatt.budgets import BudgetRule, holding
 from jobwatt.model import JobPresence, Row, Rows, Usage
+from jobwatt.records import (
+    NO_ACCOUNT,
+    Budget,
+    BudgetOrigin,
+    JobRecord,
+    is_scheduled,
+    kind_of,
+)
 from jobwatt.snapshot import JobView
 from jobwatt.units import NS
 
-__all__ = ["NO_ACCOUNT", "JobAccount", "JobBook"]
+__all__ = ["OTHER_ACCOUNT", "JobAccount", "JobBook", "Owners"]
 
 POWER_TIME_CONSTANT_NS = 5 * NS
 """The power shown for people is smoothed over about this."""
 
-NO_ACCOUNT = "none"
-"""Account of a job that no scheduler owns, or whose account is not known."""
+PATIENCE_NS = 6 * NS
+"""How long a job's own processes may take to tell its name: after fork come setuid and exec."""
+
+OTHER_ACCOUNT = "other"
+"""Of jobs whose account came when there were too many."""
+
+MOST_ACCOUNTS = 1000
+
+FORESEEN_SECONDS = 60.0
+"""An end that lies further ahead is no end."""
+
+
+class Owners(Protocol):
+    """Who bounds the jobs that only their users vouch for; told of ends, asked for room."""
+
+    def end(self, job_uid: str) -> None:
+        """Note that a job has ended and lingers."""
+        ...
+
+    def forget(self, job_uid: str) -> None:
+        """Note that a job has been retired."""
+        ...
+
+    def take_displaced(self) -> Sequence[str]:
+        """Return the ended jobs that must make room now."""
+        ...
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """How many jobs did not get room, by reason."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -32,9 +74,18 @@ class JobAccount:
         gpu_idle_uj: its part of the idle energy of the GPUs that it holds: a view, the energy
             stays idle.
         gpus: how many it holds now.
-        started: Unix time of its first process.
+        started: Unix time of its first process, or as its scheduler has it.
         measured_since: Unix time at which this account was opened at 0.
-        ended: Unix time since which it has no process, None while it has.
+        ended: Unix time since which it has no process, None while it has; or as its scheduler has
+            it.
+        record: what is known of it.
+        settled: whether its names are final.
+        heard: whether a process of it has spoken for it.
+        account: the one that its energy is counted in, None until it is settled.
+        budget: the one that holds.
+        limit: how many CPUs its cgroups leave it now, None where that is all of the machine.
+        asked_ns: monotonic time since which its own processes might have told its name.
+        names: what names it over a restart, None where it has changed.
     """
 
     job_uid: str
@@ -50,6 +101,14 @@ class JobAccount:
     ended_ns: int = 0
     fresh_uj: int = 0
     power_uw: float = 0.0
+    record: JobRecord = field(default_factory=JobRecord)
+    settled: bool = False
+    heard: bool = False
+    account: str | None = None
+    budget: Budget | None = None
+    limit: float | None = None
+    asked_ns: int | None = None
+    names: Row | None = None
 
     def add(self, index: int, uj: int) -> None:
         """Add energy of a device."""
@@ -57,6 +116,13 @@ class JobAccount:
             self.energy_uj.extend([0] * (index + 1 - len(self.energy_uj)))
         self.energy_uj[index] += uj
         self.fresh_uj += uj
+
+    @property
+    def cpus(self) -> float | None:
+        """How many CPUs it holds, None where none are reserved, or it has ended."""
+        if self.ended is not None:
+            return None
+        return self.record.cpus if self.limit is None else self.limit
 
     def view(self) -> JobView:
         """Return the account as it is now."""
@@ -71,17 +137,44 @@ class JobAccount:
             self.started,
             self.measured_since,
             self.ended,
+            self.record if self.settled else None,
+            self.account,
+            self.budget,
+            self.cpus,
         )
 
 
 @dataclass
 class JobBook:
-    """All jobs of the node, live ones and those that linger after their end."""
+    """All jobs of the node, live ones and those that linger after their end.
+
+    Attributes:
+        linger_ns: how long.
+        rules: the operator's budgets.
+        owners: who bounds jobs, None where nobody does.
+        jobs: by `job_uid`.
+        accounts: energy of the accounts' jobs that have been dropped, by device.
+        budget_errors: budgets that were none, by where they stood.
+        accounts_dropped: jobs whose account did not fit.
+    """
 
     linger_ns: int = 600 * NS
+    rules: Sequence[BudgetRule] = ()
+    owners: Owners | None = None
     jobs: dict[str, JobAccount] = field(default_factory=dict)
+    accounts: dict[str, list[int]] = field(default_factory=dict)
+    budget_errors: dict[str, int] = field(default_factory=dict)
+    accounts_dropped: int = 0
     _opened: int = 0
     _wall: float = 0.0
+    _records: Mapping[str, JobRecord] = field(default_factory=dict)
+    _unsettled: dict[str, JobAccount] = field(default_factory=dict)
+    _account_views: tuple[tuple[str, tuple[int, ...]], ...] | None = None
+
+    def __post_init__(self) -> None:
+        for origin in BudgetOrigin:  # a series that is born at 1 loses its first in increase()
+            if origin is not BudgetOrigin.OPERATOR:
+                self.budget_errors[origin.value] = 0
 
     def begin(self, wall: float, usage: Usage) -> None:
         """Open the jobs that are there now, and add the CPU time of all.
@@ -91,13 +184,18 @@ class JobBook:
             usage: who was busy since the interval before.
         """
         self._wall = wall
+        self._records = usage.records
         for job_uid, presence in usage.jobs.items():
-            if job_uid not in self.jobs:
-                self._open(job_uid, presence)
+            job = self.jobs.get(job_uid) or self._open(job_uid, presence)
+            job.limit = presence.cpus
+            if presence.record is not None and not job.heard:
+                self._hear(job, presence.record)
         for process, time_ns in usage.cpu_ns.items():
             self.account(process.job_uid).cpu_ns += time_ns
         for job_uid, time_ns in usage.exited_ns.items():
             self.account(job_uid).cpu_ns += time_ns
+        for process in usage.ended:  # perhaps all that there was of a job
+            self.account(process.job_uid)
 
     def account(self, job_uid: str) -> JobAccount:
         """Return a job's account, opened where it is new: nobody has seen it live."""
@@ -110,39 +208,155 @@ class JobBook:
         """End what has no process any more; return, and drop, what has lingered long enough."""
         step = 1 - math.exp(-max(1, span_ns) / POWER_TIME_CONSTANT_NS)
         gone: list[JobAccount] = []
+        displaced = frozenset(self.owners.take_displaced() if self.owners is not None else ())
         for job in self.jobs.values():
             job.power_uw += (job.fresh_uj * NS / max(1, span_ns) - job.power_uw) * step
             job.fresh_uj = 0
             if job.job_uid in present:
                 job.ended = None
-            elif job.ended is None:
+                continue
+            if job.ended is None:
                 job.ended, job.ended_ns, job.gpus, job.power_uw = self._wall, now_ns, 0, 0.0
-            elif job.ended_ns <= now_ns - self.linger_ns:
+                if self.owners is not None:
+                    self.owners.end(job.job_uid)
+            elif job.ended_ns <= now_ns - self.linger_ns or job.job_uid in displaced:
                 gone.append(job)
+            self._follow_end(job)
+        for job in list(self._unsettled.values()):
+            self._try_to_settle(job, now_ns, present.get(job.job_uid))
         for job in gone:
-            del self.jobs[job.job_uid]
+            self._drop(job)
         return gone
+
+    def account_views(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Return the energy of each account's dropped jobs, by device."""
+        if self._account_views is None:
+            self._account_views = tuple((name, tuple(uj)) for name, uj in self.accounts.items())
+        return self._account_views
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """What did not fit, by reason."""
+        refusals = self.owners.refusals if self.owners is not None else {}
+        return {**refusals, "account_cap": self.accounts_dropped}
+
+    # --- life -----------------------------------------------------------------------------------
 
     def _open(self, job_uid: str, presence: JobPresence | None) -> JobAccount:
         self._opened += 1
         user = presence.user if presence else ""
         started = presence.started if presence else self._wall
         job = JobAccount(job_uid, self._opened, user, started, self._wall)
-        self.jobs[job_uid] = job
+        self.jobs[job_uid] = self._unsettled[job_uid] = job
         return job
+
+    def _drop(self, job: JobAccount) -> None:
+        if not job.settled:
+            self._settle(job, None)
+        del self.jobs[job.job_uid]
+        if self.owners is not None:
+            self.owners.forget(job.job_uid)
+        total = self.accounts[job.account or NO_ACCOUNT]
+        total.extend([0] * (len(job.energy_uj) - len(total)))
+        for index, uj in enumerate(job.energy_uj):
+            total[index] += uj
+        self._account_views = None
+
+    def _follow_end(self, job: JobAccount) -> None:
+        """Take a scheduler's word for the end of a job that has no process any more."""
+        record = self._records.get(job.job_uid)
+        if record is None or record.ended is None or record.ended == job.ended:
+            return
+        if job.started <= record.ended <= self._wall + FORESEEN_SECONDS:
+            job.ended = record.ended
+
+    # --- names ----------------------------------------------------------------------------------
+
+    def _hear(self, job: JobAccount, record: JobRecord) -> None:
+        """Take in what a process says of its job; the first word holds."""
+        job.heard = True
+        job.names = None
+        for origin in record.bad_budgets:
+            self.budget_errors[origin.value] += 1
+        record = replace(record, bad_budgets=())
+        if not job.settled:
+            job.record = job.record.over(record)
+            return
+        # Late: its names are labels already.
+        more = replace(
+            record, name="", user="", account=NO_ACCOUNT, queue="", k8s_namespace="", started=None
+        )
+        job.record = job.record.over(more)
+        self._rule(job)
+
+    def _try_to_settle(self, job: JobAccount, now_ns: int, presence: JobPresence | None) -> None:
+        """Settle a job whose names are known, or that nobody will name any more."""
+        known = self._records.get(job.job_uid)
+        scheduled = is_scheduled(job.job_uid)
+        if (
+            (presence is not None and not scheduled)
+            or job.heard
+            or (known is not None and known.name)
+        ):
+            self._settle(job, presence)
+            return
+        if presence is not None and presence.uid == 0:
+            job.asked_ns = None  # none but its scheduler's own daemons are there
+        elif job.asked_ns is None:
+            job.asked_ns = now_ns
+        if job.asked_ns is not None and now_ns - job.asked_ns >= PATIENCE_NS:
+            self._settle(job, presence)
+
+    def _settle(self, job: JobAccount, presence: JobPresence | None) -> None:
+        """Make a job's names final."""
+        known = self._records.get(job.job_uid)
+        if known is not None:
+            for origin in known.bad_budgets:
+                self.budget_errors[origin.value] += 1
+            job.record = replace(known, ended=None, bad_budgets=()).over(job.record)
+        if presence is not None:
+            job.user = presence.user
+        job.user = job.record.user or job.user
+        if job.record.started is not None:
+            job.started = job.record.started
+        del self._unsettled[job.job_uid]
+        job.settled = True
+        job.names = None
+        self._enter(job)
+        self._rule(job)
+
+    def _enter(self, job: JobAccount) -> None:
+        """Count a job's energy in its account from now on."""
+        account = job.record.account
+        if account not in self.accounts:
+            if len(self.accounts) >= MOST_ACCOUNTS and account != NO_ACCOUNT:
+                self.accounts_dropped += 1
+                account = OTHER_ACCOUNT
+            self.accounts.setdefault(account, [])
+            self._account_views = None
+        job.account = account
+
+    def _rule(self, job: JobAccount) -> None:
+        """Find the budget that holds."""
+        names = {
+            "kind": kind_of(job.job_uid),
+            "user": job.user,
+            "account": job.record.account,
+            "queue": job.record.queue,
+            "k8s_namespace": job.record.k8s_namespace,
+        }
+        job.budget = holding(job.record.budget, self.rules, names)
 
     # --- state ----------------------------------------------------------------------------------
 
     def dump(self) -> dict[str, Row]:
         """Return the jobs as rows; names have rows of their own, which are written once."""
-        rows: dict[str, Row] = {
-            f"job {job.number}": (job.job_uid, job.user, job.started, job.measured_since)
-            for job in self.jobs.values()
-        }
+        rows: dict[str, Row] = {f"job {job.number}": _names(job) for job in self.jobs.values()}
         rows["jobs"] = tuple(
             (job.number, job.ended, job.cpu_ns, job.gpu_idle_uj, *job.energy_uj)
             for job in self.jobs.values()
         )
+        rows["accounts"] = self.account_views()
         return rows
 
     def restore(self, rows: Rows, now_ns: int, wall: float) -> None:
@@ -151,8 +365,11 @@ class JobBook:
         Raises:
             ValueError, TypeError, LookupError: the rows are not those of `dump`.
         """
+        for account, uj in rows.get("accounts", ()):
+            self.accounts[str(account)] = [int(amount) for amount in uj]
+        self._account_views = None
         for number, ended, cpu_ns, gpu_idle_uj, *energy_uj in rows.get("jobs", ()):
-            job_uid, user, started, since = rows[f"job {number}"]
+            job_uid, user, started, since, *names = rows[f"job {number}"]
             self._opened = max(self._opened, int(number))
             job = JobAccount(str(job_uid), int(number), str(user), float(started), float(since))
             job.energy_uj = [int(uj) for uj in energy_uj]
@@ -161,3 +378,34 @@ class JobBook:
                 job.ended = float(ended)
                 job.ended_ns = now_ns - round(max(0.0, wall - job.ended) * NS)
             self.jobs[job.job_uid] = job
+            self._restore_names(job, names)
+
+    def _restore_names(self, job: JobAccount, names: Sequence[object]) -> None:
+        if not names:  # written before records were kept: it has been shown without names
+            job.settled = True
+            job.account = NO_ACCOUNT
+        else:
+            settled, heard, account, record = names
+            job.settled, job.heard = bool(settled), bool(heard)
+            job.account = None if account is None else str(account)
+            job.record = JobRecord.from_row(record)
+        if not job.settled:
+            self._unsettled[job.job_uid] = job
+            return
+        self.accounts.setdefault(job.account or NO_ACCOUNT, [])
+        self._rule(job)
+
+
+def _names(job: JobAccount) -> Row:
+    if job.names is None:
+        job.names = (
+            job.job_uid,
+            job.user,
+            job.started,
+            job.measured_since,
+            job.settled,
+            job.heard,
+            job.account,
+            job.record.row(),
+        )
+    return job.names

@@ -350,6 +350,7 @@ class Ledger:
         for job in self.book.close(now_ns, span_ns, usage.jobs):
             for account, uj in zip(self.accounts, job.energy_uj, strict=False):
                 account.job_retired_uj += uj
+        self.dropped.update(self.book.dropped)
         self._follow_owners(now_ns)
         self._admit(now_ns, refresh)
 

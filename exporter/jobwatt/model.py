@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from jobwatt.gpus import GpuState
+from jobwatt.records import JobRecord
 
 __all__ = [
     "Component",
@@ -202,12 +203,18 @@ class JobPresence:
     Attributes:
         processes: how many.
         started: when the first that was seen started, Unix time.
-        user: whose that was.
+        user: whose that was; of a scheduled job, the first that is not root's.
+        uid: that user's, -1 where it does not matter.
+        record: what a process said of its job, None while none has.
+        cpus: how many its cgroups leave it, None where that is all of the machine.
     """
 
     processes: int
     started: float
     user: str
+    uid: int = -1
+    record: JobRecord | None = None
+    cpus: float | None = None
 
 
 @dataclass(slots=True)
@@ -222,6 +229,7 @@ class Usage:
         memory_bytes: anonymous memory of all live processes, summed by job and by the packages
             that their affinity allows (None: all).
         jobs: the jobs that have live processes.
+        records: what is known for sure of jobs, whether they have processes or not.
         ended: processes that have ended since the previous look.
         busy_ns: CPU time of each package, `{package: ns}`; empty where it is not known.
         capacity_ns: CPUs × elapsed time of each package, with the same keys as `busy_ns`.
@@ -232,6 +240,7 @@ class Usage:
     unseen_ns: int = 0
     memory_bytes: dict[tuple[str, frozenset[int] | None], int] = field(default_factory=dict)
     jobs: dict[str, JobPresence] = field(default_factory=dict)
+    records: Mapping[str, JobRecord] = field(default_factory=dict)
     ended: list[Process] = field(default_factory=list)
     busy_ns: dict[int, int] = field(default_factory=dict)
     capacity_ns: dict[int, int] = field(default_factory=dict)

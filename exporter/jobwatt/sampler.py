@@ -97,6 +97,7 @@ class Sampler:
             domains_uj=tuple(ledger.domains_uj.items()),
             series=ledger.series_views(),
             jobs=ledger.job_views(),
+            accounts=ledger.book.account_views(),
             health=Health(
                 source_up=dict(health.up),
                 source_errors=dict(health.errors),
@@ -107,6 +108,7 @@ class Sampler:
                 checkpoint=self._store.synced if self._store is not None else None,
                 cpu_seconds=time.process_time(),
                 resident_bytes=self._resident,
+                budget_errors=dict(ledger.book.budget_errors),
             ),
             history=self._history,
         )

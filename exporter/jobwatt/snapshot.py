@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from jobwatt.gpus import GpuHolder, GpuInfo, GpuState
 from jobwatt.model import Device, IdlePower, RaplDomain
+from jobwatt.records import Budget, JobRecord
 
 __all__ = [
     "DeviceView",
@@ -92,7 +93,14 @@ class SeriesView:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job on this node; see `jobwatt.jobs.JobAccount`. Times are Unix seconds."""
+    """A job on this node; see `jobwatt.jobs.JobAccount`. Times are Unix seconds.
+
+    Attributes:
+        record: what is known of it, None while that may still change.
+        account: in which account its energy counts, None while that is not known.
+        budget: the one that holds.
+        cpus: how many it holds here, None where none are reserved.
+    """
 
     job_uid: str
     user: str
@@ -104,6 +112,10 @@ class JobView:
     started: float
     measured_since: float
     ended: float | None
+    record: JobRecord | None = None
+    account: str | None = None
+    budget: Budget | None = None
+    cpus: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +145,8 @@ class Health:
     Attributes:
         source_up: by source, whether every device of it was read at the last sample.
         source_errors: failed reads, by (source, reason).
-        series_dropped: processes that did not fit, by reason.
+        series_dropped: what did not fit, by reason.
+        budget_errors: budgets that were none, by where they stood.
         sample_seconds: time that the last sample took.
         checkpoint: Unix time of the last state known to be on disk, None before.
         cpu_seconds: CPU time of the exporter since its start.
@@ -149,11 +162,17 @@ class Health:
     checkpoint: float | None
     cpu_seconds: float
     resident_bytes: int
+    budget_errors: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that is shown, as of `time` (Unix seconds) and `monotonic_ns`."""
+    """Everything that is shown, as of `time` (Unix seconds) and `monotonic_ns`.
+
+    Attributes:
+        accounts: energy of each account's jobs that have been dropped, by device; its other jobs
+            are among `jobs`.
+    """
 
     time: float
     monotonic_ns: int
@@ -164,3 +183,4 @@ class Snapshot:
     health: Health
     history: tuple[HistoryPoint, ...]
     jobs: tuple[JobView, ...] = ()
+    accounts: tuple[tuple[str, tuple[int, ...]], ...] = ()

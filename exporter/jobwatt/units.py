@@ -8,6 +8,8 @@ __all__ = [
     "NS",
     "UJ",
     "duration_seconds",
+    "duration_text",
+    "energy_joules",
     "energy_text",
     "joules",
     "mean_power_uw",
@@ -25,6 +27,13 @@ MOST_SECONDS = 100 * 366 * 86400.0
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+
+_ENERGY_UNITS = {"J": 1.0, "kJ": 1e3, "MJ": 1e6, "Wh": 3600.0, "kWh": 3.6e6, "MWh": 3.6e9}
+_ENERGY = re.compile(r"(\d+(?:\.\d+)?(?:[eE][+-]?\d{1,2})?)\s*([^\W\d_]*)", re.ASCII)
+MOST_JOULES = 1e15
+"""More than a big power station makes in a week."""
+
+_MOST_SHOWN = 40
 
 
 def joules(uj: int) -> float:
@@ -63,6 +72,42 @@ def duration_seconds(text: str) -> float:
     if seconds > MOST_SECONDS:
         raise ValueError(f"{text[:20]!r}… is too long: more than a century")
     return seconds
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration for people: `0.42 s`, `3 m 07 s`, `2 h 05 m`, `3 d 01 h`."""
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"  # noqa: PLR2004
+    whole = round(seconds)
+    for size, unit, part_size, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "m")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part_size:02} {part}"
+    return f"{whole // 60} m {whole % 60:02} s"
+
+
+def energy_joules(text: str) -> float:
+    """Return the joules of an energy such as `25kWh`, `90 MJ` or `1.5Wh`.
+
+    Raises:
+        ValueError: the text is no energy, has no unit, or is not more than nothing.
+    """
+    stripped = text.strip()
+    shown = repr(stripped if len(stripped) <= _MOST_SHOWN else f"{stripped[:_MOST_SHOWN]}…")
+    found = _ENERGY.fullmatch(stripped)
+    if found is None:
+        raise ValueError(f"{shown} is no energy; write it like 2kWh, 500Wh or 90MJ")
+    number, unit = found.groups()
+    if not unit:
+        raise ValueError(f"{shown} has no unit; write it like {number}kWh or {number}MJ")
+    if unit not in _ENERGY_UNITS:
+        meant = [known for known in _ENERGY_UNITS if known.lower() == unit.lower()]
+        hint = f"; did you mean {number}{meant[0]}?" if meant else ""
+        raise ValueError(f"{shown}: {unit!r} is none of {', '.join(_ENERGY_UNITS)}{hint}")
+    amount = float(number) * _ENERGY_UNITS[unit]
+    if not 0 < amount <= MOST_JOULES:
+        size = "more than 0" if amount <= 0 else f"at most {MOST_JOULES:g} J"
+        raise ValueError(f"{shown}: an energy must be {size}")
+    return amount
 
 
 def energy_text(uj: float) -> str:

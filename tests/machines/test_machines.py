@@ -1,7 +1,7 @@
 """Whole machines: a recorded tree goes in, the page that Prometheus would see comes out.
 
-Each folder beside this file is one machine: `sys/`, `proc/` and `etc/` as far as JobWatt reads
-them, `steps.json` for what happens on it, `metrics.prom` for its page. See README.md.
+Each folder beside this file is one machine: `sys/`, `proc/`, `etc/` and `run/` as far as JobWatt
+reads them, `steps.json` for what happens on it, `metrics.prom` for its page. See README.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fakes.nvml.profiles import H100
 from jobwatt.app import host_parts, make_sampler
 from jobwatt.config import Config
 from jobwatt.exposition.render import Renderer
+from jobwatt.host.cgroupfs import Cgroupfs
 from jobwatt.meters.nvml.library import Library
 from jobwatt.meters.nvml.meter import NvmlMeter
 from jobwatt.meters.own_thread import OwnThread
@@ -64,6 +65,8 @@ class Machine:
     def __init__(self, name: str, root: Path) -> None:
         shutil.copytree(HERE / name, root, symlinks=True)
         self.root = root
+        for path in (root / "run").rglob("*"):  # whatever the umask of who checked it out
+            path.chmod(0o700 if path.is_dir() else 0o600)
         self.driver = make_driver(root)
         self.now_ns = START_NS
         self.steps: list[dict[str, Any]] = json.loads((root / "steps.json").read_text())
@@ -233,6 +236,8 @@ def machine(
     name = request.param
     assert isinstance(name, str)
     deny(tmp_path / name, HERE / name / "denied", monkeypatch)
+    # On the machine its cgroups are root's, here they are the tester's.
+    monkeypatch.setattr(Cgroupfs, "read_owner", lambda *_: 0)
     machine = Machine(name, tmp_path / name)
     with machine.driver.installed() if machine.driver else contextlib.nullcontext():
         yield machine
@@ -340,6 +345,30 @@ def test_a_second_scrape_sees_the_same(machine: Machine) -> None:
     """A scrape changes nothing: two of them get the same page."""
     snapshot = machine.live()
     assert rendered(snapshot) == rendered(snapshot)
+
+
+@pytest.mark.parametrize("machine", MACHINES, indirect=True)
+def test_accounts_are_the_sum_of_their_jobs(machine: Machine) -> None:
+    """Each job is in one account, by the microjoule."""
+    page = rendered(machine.live())
+    sums = [
+        sum(round(value * UJ) for name, _, value in samples_of(page) if name == metric)
+        for metric in ("jobwatt_account_energy_joules_total", "jobwatt_job_energy_joules_total")
+    ]
+    assert sums[0] == sums[1]
+
+
+@pytest.mark.parametrize("machine", ["slurm-node"], indirect=True)
+def test_a_prolog_tells_when_a_job_started(machine: Machine) -> None:
+    """Its scheduler's time, not that of its first process."""
+    page = rendered(machine.live())
+    starts = {
+        labels["job_uid"]: value
+        for name, labels, value in samples_of(page)
+        if name == "jobwatt_job_start_timestamp_seconds"
+    }
+    assert starts["slurm:4711:r1"] == START_WALL - 10
+    assert starts["slurm:4712"] != START_WALL - 10
 
 
 @pytest.mark.parametrize("machine", ["one-zone-failing"], indirect=True)

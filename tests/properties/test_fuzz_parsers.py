@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from jobwatt.config import Config, load_config
 from jobwatt.errors import Absent, Failed, ReadError, UsageError
 from jobwatt.host.cgroupfs import parse_cpu_stat, parse_cpuacct_usage
+from jobwatt.host.cpu_limits import parse_cpu_max
 from jobwatt.host.cpulist import parse_cpulist
 from jobwatt.host.drm import read_cards
 from jobwatt.host.fdinfo import DrmClient, parse_fdinfo
 from jobwatt.host.files import read_integer
 from jobwatt.host.hwmon import read_chips
+from jobwatt.host.job_ads import parse_job_ad
+from jobwatt.host.job_files import JobFile, parse_job_file
 from jobwatt.host.kfd import parse_node_address
 from jobwatt.host.powercap import read_zones
 from jobwatt.host.procfs import (
@@ -29,11 +32,15 @@ from jobwatt.host.procfs import (
     parse_cgroup,
     parse_cpu_model,
     parse_cpu_times,
+    parse_environ,
     parse_process_stat,
     parse_process_status,
     parse_youngest_pid,
 )
+from jobwatt.host.slurmstepd import parse_title
 from jobwatt.host.users import parse_passwd
+from jobwatt.records import JobRecord, comment_budget, even_share, moment
+from jobwatt.records import numbers as numbers_of
 from jobwatt.units import NS, UJ, duration_seconds
 
 fuzz = settings(deadline=None, max_examples=300)
@@ -158,6 +165,51 @@ def test_cgroup_paths_come_back(paths: dict[str, bytes]) -> None:
     """Any path without a newline comes back, decoded."""
     lines = [b"%d:%b:/%b\n" % (at, c.encode(), p) for at, (c, p) in enumerate(paths.items())]
     assert parse_cgroup(b"".join(lines)) == {c: "/" + decode(p) for c, p in paths.items()}
+
+
+# --- /proc/PID/environ, titles, job ads ----------------------------------------------------------
+
+
+@fuzz
+@given(pieces(b"JOBWATT_JOB=", b"\0", b"LSB_JOBID=7\0", b"X="))
+@example(b"JOBWATT_JOB=" + b"x" * 100_000)
+def test_environ_is_parsed(data: bytes) -> None:
+    """Any bytes make the named variables, as bounded, valid text."""
+    found = parse_environ(data, {"JOBWATT_JOB", "LSB_JOBID"})
+    assert found.keys() <= {"JOBWATT_JOB", "LSB_JOBID"}
+    assert [value for value in found.values() if value.encode().decode() != value] == []
+    assert [value for value in found.values() if len(value) > 1024] == []
+
+
+@fuzz
+@given(
+    st.dictionaries(
+        st.text("ABC_0", min_size=1, max_size=3),
+        st.binary(max_size=64).filter(lambda value: b"\0" not in value),
+    )
+)
+def test_an_environment_comes_back(variables: dict[str, bytes]) -> None:
+    """Any values come back by name, decoded; those that nobody asked for do not."""
+    data = b"".join(b"%b=%b\0" % (name.encode(), value) for name, value in variables.items())
+    asked = [name for name in variables if name != "A"]
+    assert parse_environ(data, asked) == {name: decode(variables[name]) for name in asked}
+
+
+@fuzz
+@given(st.text() | st.text("slurmtepd: [].0123456789"))
+def test_a_title_is_parsed(title: str) -> None:
+    """Any title makes a number or nothing."""
+    job_id = parse_title(title)
+    assert job_id is None or 0 < int(job_id) < 10**10
+
+
+@fuzz
+@given(pieces(b"ClusterId = 7\n", b"ProcId = 0\n", b"ClusterId", b" = "))
+@example(b"ClusterId = " + HUGE + b"\nProcId = 0")
+def test_a_job_ad_is_parsed(data: bytes) -> None:
+    """Any bytes make two numbers or nothing."""
+    found = parse_job_ad(data)
+    assert found is None or (min(found) >= 0 and max(found) < 10**10)
 
 
 # --- /proc/stat, loadavg, cpuinfo ----------------------------------------------------------------
@@ -520,6 +572,40 @@ def test_durations_come_back(hours: int, minutes: int, seconds: int, millis: int
     text = f"{hours}h{minutes}m{seconds}s{millis}ms"
     expected = hours * 3600 + minutes * 60 + seconds + millis / 1000
     assert duration_seconds(text) == pytest.approx(expected)
+
+
+# --- jobs ----------------------------------------------------------------------------------------
+
+
+@fuzz
+@given(
+    pieces(
+        b'{"id": "7"', b',"uid": ', b',"started": ', b',"comment": "jobwatt:budget=', b'kWh"', b"}"
+    )
+)
+@example(b'{"id": "7", "started": ' + HUGE + b"}")
+@example(b'{"id": "7", "deadline": 1e999, "uid": NaN}')
+def test_a_job_file_is_parsed_or_failed(data: bytes) -> None:
+    """Any bytes make a job or `Failed`."""
+    try:
+        file = parse_job_file(data)
+    except Failed:
+        return
+    assert isinstance(file, JobFile)
+    assert JobRecord.from_row(file.record.row()).row() == file.record.row()
+
+
+@fuzz
+@given(st.text() | st.text("0123456789-,(x).e"), pieces(b"max ", b"100000", b"\n"))
+def test_words_of_jobs_are_read_or_left(text: str, data: bytes) -> None:
+    """A time, a number of CPUs, numbers of GPUs, a budget, a quota: one that can be, or none."""
+    assert all(
+        value is None or 0 < value < float("inf")
+        for value in (moment(text), even_share(text), parse_cpu_max(data))
+    )
+    assert all(0 <= number < 2**31 for number in numbers_of(text))
+    record = comment_budget(f"jobwatt:budget={text}")
+    assert record.budget is not None or record.bad_budgets
 
 
 def test_errors_of_reading_have_a_common_name() -> None:

@@ -65,6 +65,15 @@ def test_keys_may_be_nested_or_flat(tmp_path: Path, text: str) -> None:
     assert config == dataclasses.replace(Config(), sample_interval=2.0, process_min_joules=5.0)
 
 
+def test_settings_of_jobs(tmp_path: Path) -> None:
+    """A bare `off`, which YAML takes for false, is one."""
+    text = "job: {linger: 10m, max_per_user: 100, trust_environment: off}\n"
+    assert from_file(tmp_path, text) == Config()
+    trusting = from_file(tmp_path, "job: {trust_environment: same-uid}\n")
+    assert trusting.job_trust_environment == "same-uid"
+    assert "job.trust-environment" in error_of(tmp_path, "job: {trust_environment: any}\n")
+
+
 def test_every_setting_has_a_variable() -> None:
     """What a flag sets, a variable sets, with dots and dashes as underscores."""
     values = {
@@ -83,7 +92,15 @@ def test_every_setting_has_a_variable() -> None:
         "JOBWATT_PROCESS_MIN_JOULES": "1",
         "JOBWATT_PROCESS_MAX": "7",
         "JOBWATT_PROCESS_LINGER": "1m",
+        "JOBWATT_JOB_LINGER": "5m",
+        "JOBWATT_JOB_MAX_PER_USER": "9",
+        "JOBWATT_JOB_TRUST_ENVIRONMENT": "same-uid",
+        "JOBWATT_JOB_DIRECTORY": "/run/jobs",
         "JOBWATT_GRID_ZONE": "FR",
+        "JOBWATT_GRID_CARBON_INTENSITY": "52.5",
+        "JOBWATT_GRID_PUE": "1.2",
+        "JOBWATT_GRID_PRICE": "0.18",
+        "JOBWATT_GRID_CURRENCY": "EUR",
         "JOBWATT_LOG_LEVEL": "debug",
         "JOBWATT_LOG_FORMAT": "json",
     }
@@ -104,7 +121,15 @@ def test_every_setting_has_a_variable() -> None:
         process_min_joules=1.0,
         process_max=7,
         process_linger=60.0,
+        job_linger=300.0,
+        job_max_per_user=9,
+        job_trust_environment="same-uid",
+        job_directory=Path("/run/jobs"),
         grid_zone="FR",
+        grid_carbon_intensity=52.5,
+        grid_pue=1.2,
+        grid_price=0.18,
+        grid_currency="EUR",
         log_level="debug",
         log_format="json",
     )

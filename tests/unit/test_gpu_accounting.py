@@ -18,6 +18,7 @@ from jobwatt.model import (
     Fault,
     IdleMethod,
     IdlePower,
+    JobPresence,
     Process,
     Reading,
     Report,
@@ -25,6 +26,7 @@ from jobwatt.model import (
     Source,
     Usage,
 )
+from jobwatt.records import JobRecord
 from jobwatt.snapshot import DeviceView
 
 S = 1_000_000_000
@@ -341,6 +343,16 @@ def test_who_was_given_a_gpu_holds_it_without_a_context() -> None:
     run = Run()
     run.sample(1, report(1, 0, used()), alive=(waits, slurm, index))
     assert run.holders == (GpuHolder("slurm:7", ()), GpuHolder("slurm:8", ()))
+
+
+def test_what_a_prolog_tells_of_a_jobs_gpus_is_believed() -> None:
+    """Also where no environment can be read; a job without processes holds none."""
+    run = Run()
+    run.sample(1, report(1, 0, used()))
+    given = {f"slurm:{number}": JobRecord(gpus=(3,)) for number in (7, 8)}
+    usage = Usage(jobs={"slurm:7": JobPresence(1, 0.0, "ada")}, records=given)
+    run.accountant.book(2 * S, [report(2, 0, used())], usage, FakeProbe([A]))
+    assert run.holders == (GpuHolder("slurm:7", ()),)
 
 
 def test_who_was_given_a_gpu_and_uses_it_is_one_holder() -> None:

@@ -150,7 +150,7 @@ def test_the_busier_takes_the_place_of_the_least_busy() -> None:
     for _ in range(3):
         bench.second({a: 5 * J, b: 1 * J, c: 3 * J})
     assert set(bench.energy()) == {1, 3}
-    assert bench.ledger.dropped == {"process_cap": 2}
+    assert bench.ledger.dropped == {"process_cap": 2, "account_cap": 0}
     assert bench.imbalance() == [0, 0]
 
 
@@ -162,7 +162,7 @@ def test_equals_do_not_swap_for_ever() -> None:
     for _ in range(100):
         bench.second({a: J, b: J})
     assert set(bench.energy()) == {1}
-    assert bench.ledger.dropped == {"process_cap": 1}
+    assert bench.ledger.dropped == {"process_cap": 1, "account_cap": 0}
 
 
 def test_a_cap_of_0_lists_nobody() -> None:

@@ -4,13 +4,14 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from jobwatt.exposition.status import MOST_PROCESSES, status
+from jobwatt.exposition.status import MOST_JOBS, MOST_PROCESSES, status
 from jobwatt.gpus import GpuHolder, GpuInstance, GpuState, GpuUse
 from jobwatt.model import Component, Device, IdleMethod, IdlePower, Source
 from jobwatt.snapshot import (
     DeviceView,
     Health,
     HistoryPoint,
+    JobView,
     NodeInfo,
     SeriesLabels,
     SeriesView,
@@ -130,6 +131,7 @@ def test_whole_schema() -> None:
                 "components": {"cpu": 3.0, "dram": 1.0},
             }
         ],
+        "jobs": [],
         "health": {
             "sample_seconds": 0.0015,
             "samples_missed": 3,
@@ -329,3 +331,55 @@ def test_pids_of_another_namespace_are_not_told() -> None:
     assert shown["contexts"] == 3
     assert shown["holders"] == [{"job_uid": "slurm:7", "pids": []}]
     assert shown["instances"][0]["pids"] is None
+
+
+def job(job_uid: str, power_uw: int = 0, ended: float | None = None) -> JobView:
+    """A job that used the package and its DRAM."""
+    return JobView(
+        job_uid=job_uid,
+        user="alice",
+        energy_uj=(3_000_000, 1_000_000),
+        cpu_ns=2_500_000_000,
+        gpu_idle_uj=500_000,
+        gpus=2,
+        power_uw=power_uw,
+        started=1_700_000_001.0,
+        measured_since=1_700_000_002.0,
+        ended=ended,
+    )
+
+
+def test_job() -> None:
+    """What a job has used, by component and by source."""
+    estimate = replace(SILENT, device=replace(SILENT.device, source=Source.ESTIMATE))
+    told = status(
+        replace(snapshot(), devices=(PACKAGE, estimate), jobs=(job("slurm:7", 1_500_000),))
+    )
+
+    expected = {
+        "job_uid": "slurm:7",
+        "user": "alice",
+        "power_watts": 1.5,
+        "energy_joules": 4.0,
+        "components": {"cpu": 3.0, "dram": 1.0},
+        "sources": {"rapl": 3.0, "estimate": 1.0},
+        "cpu_seconds": 2.5,
+        "gpus": 2,
+        "gpu_idle_joules": 0.5,
+        "started": 1_700_000_001.0,
+        "measured_since": 1_700_000_002.0,
+        "ended": None,
+    }
+    assert isinstance(told["jobs"], list)
+    assert expected.items() <= told["jobs"][0].items()
+
+
+def test_foremost_jobs() -> None:
+    """Live ones by power, then the latest that have ended; a bounded number."""
+    many = [job(f"run:{n}", ended=float(n)) for n in range(MOST_JOBS)]
+    told = status(replace(snapshot(), jobs=(*many, job("a", 1), job("b", 2))))
+
+    assert isinstance(told["jobs"], list)
+    names = [found["job_uid"] for found in told["jobs"]]
+    assert names[:4] == ["b", "a", f"run:{MOST_JOBS - 1}", f"run:{MOST_JOBS - 2}"]
+    assert len(names) == MOST_JOBS

@@ -4,6 +4,8 @@ import pytest
 
 from jobwatt.units import (
     duration_seconds,
+    duration_text,
+    energy_joules,
     energy_text,
     joules,
     mean_power_uw,
@@ -91,3 +93,66 @@ def test_energy_text(uj: int, expected: str) -> None:
 def test_power_text(amount: float, expected: str) -> None:
     """A power for people has a fitting unit."""
     assert power_text(amount) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0.0, "0.00 s"),
+        (1.234, "1.23 s"),
+        (59.94, "59.9 s"),
+        (187.2, "3 m 07 s"),
+        (3600.0, "1 h 00 m"),
+        (7512.0, "2 h 05 m"),
+        (90_061.0, "1 d 01 h"),
+    ],
+)
+def test_durations_for_people(seconds: float, expected: str) -> None:
+    """Two units are enough."""
+    assert duration_text(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("25kWh", 90e6),
+        ("2 kWh", 7.2e6),
+        (" 500Wh ", 1.8e6),
+        ("1.5MWh", 5.4e9),
+        ("90MJ", 90e6),
+        ("3kJ", 3000.0),
+        ("0.5J", 0.5),
+        ("1e3J", 1000.0),
+        ("7200000.0J", 7.2e6),
+    ],
+)
+def test_energies(text: str, expected: float) -> None:
+    """Energies are numbers with units."""
+    assert energy_joules(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is no energy; write it like 2kWh"),
+        ("kWh", "is no energy"),
+        ("-2kWh", "is no energy"),
+        ("2,5kWh", "is no energy"),
+        ("nanJ", "is no energy"),
+        ("2kWh!", "is no energy"),
+        ("٢kWh", "is no energy"),
+        ("2", "has no unit; write it like 2kWh or 2MJ"),
+        ("2kwh", "did you mean 2kWh?"),
+        ("2mj", "'mj' is none of J, kJ, MJ, Wh, kWh, MWh; did you mean 2MJ?"),
+        ("2kW", "'kW' is none of J"),
+        ("0kWh", "must be more than 0"),
+        ("1e99MWh", "must be at most 1e[+]15 J"),
+        ("9" * 400 + "MWh", "must be at most"),
+        ("x" * 1000, "is no energy"),
+    ],
+)
+def test_what_is_no_energy(text: str, says: str) -> None:
+    """Is refused with what is wrong, in few words."""
+    with pytest.raises(ValueError, match=says.replace("?", "[?]")) as error:
+        energy_joules(text)
+    assert len(str(error.value)) < 120

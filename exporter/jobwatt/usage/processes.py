@@ -19,9 +19,12 @@ from jobwatt.host.cgroupfs import Cgroupfs, Hierarchy
 from jobwatt.host.procfs import TICKS, CpuTimes, Procfs
 from jobwatt.host.topology import Topology
 from jobwatt.model import JobPresence, Process, Row, Rows, Usage
+from jobwatt.records import is_scheduled
 from jobwatt.units import NS
+from jobwatt.usage.contract import RecordSource
 from jobwatt.usage.cpu_time import GONE, CpuTimeReader, choose_reader
 from jobwatt.usage.groups import Group, Walk
+from jobwatt.usage.reserved import ReservedCpus
 from jobwatt.workloads.contract import SYSTEM, Facts
 
 __all__ = ["HostProcesses"]
@@ -85,11 +88,12 @@ class HostProcesses:
         user_name: Callable[[int], str],
         variables: Collection[str] = (),
         owner_variables: Collection[str] = (),
+        records: RecordSource | None = None,
     ) -> None:
         """Look through these.
 
         Of each process's environment only `variables`, which make it a claimant, and
-        `owner_variables`, by which `job_uid_of` knows jobs, are kept.
+        `owner_variables`, by which `job_uid_of` and `records` know jobs, are kept.
         """
         self._procfs = procfs
         self._claims = frozenset(variables)
@@ -98,6 +102,8 @@ class HostProcesses:
         self._topology = topology
         self._job_uid_of = job_uid_of
         self._user_name = user_name
+        self._records = records
+        self._reserved = ReservedCpus(cgroupfs, job_uid_of, len(topology.package_of))
         self._reader: CpuTimeReader = choose_reader(procfs)
         self._own_pids = procfs.is_own()
         self._unlisted = ""  # why processes could not be listed the last time
@@ -190,6 +196,8 @@ class HostProcesses:
         if full:
             self._full_due_ns = now_ns + FULL_LOOK_NS
         self._read_packages(usage, span_ns)
+        if self._records is not None:  # before the processes: a Prolog is done when these begin
+            usage.records = self._records.refresh()
         self._find_newcomers(usage, now_ns, first=first)
         self._visit_some(usage, now_ns, span_ns)
         walk = Walk(
@@ -209,6 +217,7 @@ class HostProcesses:
         if usage.ended:
             self._youngest = None  # another may live under the same pid: list again
         self._forget_parted(now_ns)
+        self._review_reserved()
         usage.memory_bytes = dict(self._memory)
         usage.jobs = self._jobs
         return usage
@@ -339,7 +348,8 @@ class HostProcesses:
         group.add(process, key, time_ns)
         self._pids[pid] = process
         self._entries[process] = _Entry(process, group, now_ns, time_ns, cgroups)
-        self._count(process, 1)
+        self._count_in(process)
+        self._attend(process, cgroups)
         if _boot_ticks() - process.start_ticks < YOUNG_NS[-1] * TICKS // NS:
             self._young.append((now_ns + YOUNG_NS[0], 0, process))
 
@@ -375,21 +385,44 @@ class HostProcesses:
         process.job_uid = self._job_uid_of(Facts(cgroups, process.uid, process.environment))
         return cgroups
 
-    def _count(self, process: Process, sign: int) -> None:
-        """Count a process in, or out, of what is known of its job."""
-        job_uid = process.job_uid
-        presence = self._jobs.get(job_uid)
+    def _count_in(self, process: Process) -> None:
+        """Count a process into what is known of its job."""
+        presence = self._jobs.get(process.job_uid)
         if presence is None:
-            presence = self._jobs[job_uid] = JobPresence(0, _started(process), process.user)
-        presence.processes += sign
+            presence = JobPresence(0, _started(process), process.user, process.uid)
+            self._jobs[process.job_uid] = presence
+        presence.processes += 1
+        if process.memory_bytes:
+            place = process.job_uid, process.packages
+            self._memory[place] = self._memory.get(place, 0) + process.memory_bytes
+
+    def _count_out(self, job_uid: str, packages: frozenset[int] | None, memory_bytes: int) -> None:
+        """Count a process that had these out of what is known of its job."""
+        presence = self._jobs[job_uid]
+        presence.processes -= 1
         if not presence.processes:
             del self._jobs[job_uid]
-        if process.memory_bytes:
-            place = job_uid, process.packages
-            held = self._memory.get(place, 0) + sign * process.memory_bytes
-            self._memory[place] = held
-            if not held:
+            self._reserved.forget(job_uid)
+        if memory_bytes:
+            place = job_uid, packages
+            self._memory[place] -= memory_bytes
+            if not self._memory[place]:
                 del self._memory[place]
+
+    def _attend(self, process: Process, cgroups: Mapping[str, str]) -> None:
+        """Learn of a job what this process of it shows."""
+        presence = self._jobs[process.job_uid]
+        if presence.uid == 0 and process.uid > 0 and is_scheduled(process.job_uid):
+            presence.user, presence.uid = process.user, process.uid
+        by_cgroup = self._reserved.note(process.job_uid, cgroups)
+        presence.cpus = self._reserved.cpus(process.job_uid)
+        if presence.record is None and process.environment and self._records is not None:
+            presence.record = self._records.told_by(process, by_cgroup=by_cgroup)
+
+    def _review_reserved(self) -> None:
+        job_uid = self._reserved.review()
+        if job_uid is not None and job_uid in self._jobs:
+            self._jobs[job_uid].cpus = self._reserved.cpus(job_uid)
 
     def _forget(self, process: Process) -> None:
         if self._entries.pop(process, None) is not None:
@@ -399,7 +432,7 @@ class HostProcesses:
             self._parted.pop(process.pid, None)
             self._parted[process.pid] = process, self._last_ns or 0
             process.alive = False
-            self._count(process, -1)
+            self._count_out(process.job_uid, process.packages, process.memory_bytes)
 
     def _forget_parted(self, now_ns: int) -> None:
         """Drop those from whom no late reading can come any more, the oldest first."""
@@ -461,9 +494,11 @@ class HostProcesses:
     def _identify_again(self, entry: _Entry) -> None:
         """Identify a process anew, and follow it into another group."""
         process = entry.process
-        self._count(process, -1)
+        before = process.job_uid, process.packages, process.memory_bytes
         cgroups = self._identify(process)
-        self._count(process, 1)
+        self._count_in(process)  # first: a job's only process does not end it by staying
+        self._count_out(*before)
+        self._attend(process, cgroups)
         if cgroups != entry.cgroups:
             entry.cgroups = cgroups
             time_ns, _ = entry.group.remove(process)

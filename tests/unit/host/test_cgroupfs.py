@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from jobwatt.errors import Absent, Failed
-from jobwatt.host.cgroupfs import Cgroupfs, find_cgroupfs, parse_cpu_stat, parse_cpuacct_usage
+from jobwatt.host.cgroupfs import (
+    Cgroupfs,
+    CgroupOwners,
+    find_cgroupfs,
+    parse_cpu_stat,
+    parse_cpuacct_usage,
+)
 
 V2_STAT = "usage_usec 1234567\nuser_usec 1000000\nsystem_usec 234567\n"
 
@@ -185,3 +191,93 @@ def test_paths_are_as_they_are_where_no_namespace_hides_them(tmp_path: Path) -> 
     """On a host the kernel's paths are the tree's."""
     (tmp_path / "cgroup.controllers").write_text("cpu\n")
     assert find_cgroupfs(tmp_path).resolve({"": "/a/b"}) == {"": "/a/b"}
+
+
+def test_all_trees_have_folders(tmp_path: Path) -> None:
+    """Version 2, those that share a folder, systemd's own, and links to them."""
+    make_v2(tmp_path / "unified")
+    make_v1(tmp_path, "cpu,cpuacct")
+    for name in ("systemd", "net_cls,net_prio"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "cpu").symlink_to("cpu,cpuacct")
+    (tmp_path / "file").write_text("")
+    cgroupfs = find_cgroupfs(tmp_path)
+    folders = {
+        controller: cgroupfs.folder(controller, ("a", "b")).removeprefix(f"{tmp_path}/")
+        for controller in ("", "cpu", "cpuacct", "name=systemd", "net_prio")
+    }
+    assert folders == {
+        "": "unified/a/b",
+        "cpu": "cpu,cpuacct/a/b",
+        "cpuacct": "cpu,cpuacct/a/b",
+        "name=systemd": "systemd/a/b",
+        "net_prio": "net_cls,net_prio/a/b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("controller", "parts"),
+    [("memory", ("a",)), ("file", ("a",)), ("", ("..", "a")), ("unified", ()), ("", ("gone",))],
+)
+def test_owners_of_what_is_not_in_sight(
+    tmp_path: Path, controller: str, parts: tuple[str, ...]
+) -> None:
+    """Other trees, other namespaces, cgroups that are gone: nobody is known."""
+    make_v2(tmp_path)
+    (tmp_path / "file").write_text("")
+    cgroupfs = find_cgroupfs(tmp_path)
+    with pytest.raises(Absent):
+        cgroupfs.read_owner(controller, parts)
+    assert CgroupOwners(cgroupfs).uid(controller, parts) == -1
+
+
+def test_owners(tmp_path: Path) -> None:
+    """The owner of a cgroup's folder, and who can have made it: the owner of the one above."""
+    (tmp_path / "ada/job_7").mkdir(parents=True)
+    (tmp_path / "cgroup.controllers").write_text("")
+    os.chown(tmp_path / "ada", 1000, -1)
+    owners = CgroupOwners(find_cgroupfs(tmp_path))
+    paths = (("ada", "job_7"), ("ada",), ("ada", "gone", "job_8"), ())
+    assert [owners.uid("", path) for path in paths] == [0, 1000, -1, 0]
+    assert [owners.maker("", path) for path in paths] == [1000, 0, 1000, -1]
+    assert owners.maker("memory", ("a",)) == -1
+
+
+def test_an_owner_is_known_for_a_while_after_the_cgroup_is_gone(tmp_path: Path) -> None:
+    """Not for ever: what is remembered is bounded. Who comes after is asked for anew."""
+    (tmp_path / "cgroup.controllers").write_text("")
+    folder = tmp_path / "job_7"
+    folder.mkdir()
+    owners = CgroupOwners(find_cgroupfs(tmp_path))
+    owners._MOST = 2
+    seen = [owners.uid("", ("job_7",))]
+    folder.rmdir()
+    seen.append(owners.uid("", ("job_7",)))
+    folder.mkdir()
+    os.chown(folder, 1000, -1)
+    seen.append(owners.uid("", ("job_7",)))
+    folder.rmdir()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        owners.uid("", (name,))
+    seen.append(owners.uid("", ("job_7",)))
+    assert seen == [0, 0, 1000, -1]
+
+
+def test_what_may_not_be_asked_has_no_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that refuses tells neither owner nor maker."""
+    make_v2(tmp_path)
+    owners = CgroupOwners(find_cgroupfs(tmp_path))
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert (owners.uid("", ("a",)), owners.maker("", ("a", "b"))) == (-1, -1)
+
+
+def test_a_folder_that_is_not_there_has_no_trees(tmp_path: Path) -> None:
+    """A container into which no cgroups are mounted."""
+    assert find_cgroupfs(tmp_path / "none") == Cgroupfs(())

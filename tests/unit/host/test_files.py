@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobwatt.errors import Absent, Denied, Failed, ReadError
-from jobwatt.host.files import list_folder, read_bytes, read_integer, read_text
+from jobwatt.host.files import list_folder, read_bytes, read_foreign, read_integer, read_text
 
 
 def test_read_bytes_returns_the_whole_file(tmp_path: Path) -> None:
@@ -102,3 +102,28 @@ def test_no_descriptor_is_lost_when_a_read_fails(tmp_path: Path) -> None:
         with pytest.raises(Failed):
             read_bytes(tmp_path)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_read_bytes_stops_when_it_has_enough(tmp_path: Path) -> None:
+    """Of megabytes only the first chunks are read."""
+    (tmp_path / "long").write_bytes(b"x" * 1_000_000)
+    assert len(read_bytes(tmp_path / "long", 100_000)) == 131_072
+
+
+def test_a_foreign_file_is_read_to_a_limit(tmp_path: Path) -> None:
+    """And no further."""
+    (tmp_path / "ad").write_bytes(b"x" * 1000)
+    assert read_foreign(tmp_path / "ad", 10) == b"x" * 10
+
+
+def test_what_a_user_may_put_in_a_files_place_is_not_read(tmp_path: Path) -> None:
+    """Links, pipes, folders, devices and names that are none: at once, and without waiting."""
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    places = [str(tmp_path / name) for name in ("link", "pipe", "folder")]
+    for path in (*places, "/dev/zero", "/a\0b"):
+        with pytest.raises(Failed):
+            read_foreign(path, 10)
+    with pytest.raises(Absent):
+        read_foreign(tmp_path / "none", 10)

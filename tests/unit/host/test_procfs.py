@@ -16,6 +16,7 @@ from jobwatt.host.procfs import (
     parse_cgroup,
     parse_cpu_model,
     parse_cpu_times,
+    parse_environ,
     parse_process_stat,
     parse_process_status,
     parse_youngest_pid,
@@ -252,3 +253,49 @@ def test_the_machines_own_proc() -> None:
     )
     assert procfs.read_process_status(pid).uid == os.getuid()
     assert procfs.read_process_status(pid).cpus >= os.sched_getaffinity(0)
+
+
+NAMES = ("JOBWATT_JOB", "LSB_JOBID", "FLUX_JOB_ID")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", {}),
+        (b"JOBWATT_JOB=bert\0", {"JOBWATT_JOB": "bert"}),
+        (b"A=1\0JOBWATT_JOB=bert", {"JOBWATT_JOB": "bert"}),
+        (b"LSB_JOBID=7\0FLUX_JOB_ID=\xc6\x92D7\0", {"LSB_JOBID": "7", "FLUX_JOB_ID": "\u0192D7"}),
+        (b"JOBWATT_JOB=a=b\nc\xff\0", {"JOBWATT_JOB": f"a=b\nc{REPLACED}"}),
+        (b"JOBWATT_JOB=\0", {"JOBWATT_JOB": ""}),
+        (b"JOBWATT_JOB=a\0JOBWATT_JOB=b\0", {"JOBWATT_JOB": "a"}),
+        (b"XJOBWATT_JOB=a\0JOBWATT_JOBX=b\0JOBWATT_JOB\0X=JOBWATT_JOB=c\0", {}),
+        (b"A\nJOBWATT_JOB=a\0", {}),
+        (b"\0\0JOBWATT_JOB=a\0\0", {"JOBWATT_JOB": "a"}),
+    ],
+)
+def test_environ(data: bytes, expected: dict[str, str]) -> None:
+    """The first of each variable that is asked for, and nothing else."""
+    assert parse_environ(data, NAMES) == expected
+
+
+def test_an_environment_for_nobody() -> None:
+    """Where nothing is asked for nothing is found."""
+    assert parse_environ(b"A=1\0=2\0", ()) == {}
+
+
+def test_a_huge_environment(tmp_path: Path) -> None:
+    """Megabytes before, megabytes within: bounded work, bounded memory."""
+    (tmp_path / "42").mkdir()
+    environ = tmp_path / "42/environ"
+    procfs = Procfs(tmp_path)
+    environ.write_bytes(b"A=1\0" * 1_000_000 + b"JOBWATT_JOB=late\0")
+    assert procfs.read_environ(42, NAMES) == {}
+    environ.write_bytes(b"JOBWATT_JOB=" + b"x" * 5_000_000)
+    assert procfs.read_environ(42, NAMES) == {"JOBWATT_JOB": "x" * 1024}
+
+
+def test_a_title_is_what_comes_first(tmp_path: Path) -> None:
+    """A program's arguments are nobody's business."""
+    (tmp_path / "42").mkdir()
+    (tmp_path / "42/cmdline").write_bytes(b"slurmstepd: [3385.0]\0--secret\0")
+    assert Procfs(tmp_path).read_title(42) == "slurmstepd: [3385.0]"

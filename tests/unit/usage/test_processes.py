@@ -16,6 +16,7 @@ from jobwatt.host.cgroupfs import Cgroupfs, find_cgroupfs
 from jobwatt.host.procfs import ProcessStatus, Procfs
 from jobwatt.host.topology import Topology, read_topology
 from jobwatt.model import Process, Row, Usage
+from jobwatt.records import JobRecord
 from jobwatt.usage.processes import HostProcesses
 from jobwatt.workloads.contract import Facts, resolve
 from jobwatt.workloads.systemd import SystemdResolver
@@ -355,3 +356,98 @@ def look_and_dump(usage: HostProcesses) -> Mapping[str, Row]:
     now_ns = time.monotonic_ns()
     usage.look(now_ns)
     return usage.dump(now_ns)
+
+
+class Records:
+    """Tells what a test has put in."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, JobRecord] = {}
+        self.heard: list[tuple[int, bool]] = []
+
+    def refresh(self) -> Mapping[str, JobRecord]:
+        return self.known
+
+    def told_by(self, process: Process, *, by_cgroup: bool) -> JobRecord | None:
+        self.heard.append((process.pid, by_cgroup))
+        name = process.environment.get("JOB_NAME")
+        return None if name is None else JobRecord(name=name)
+
+
+def recorded_node(tmp_path: Path, records: Records) -> tuple[HostProcesses, Callable[..., None]]:
+    """A recorded node, all of whose processes are of job 7."""
+    proc, groups = tmp_path / "proc", tmp_path / "cgroup"
+    (groups / "job_7").mkdir(parents=True)
+    (groups / "cgroup.controllers").write_text("cpu\n")
+    for folder in (groups, groups / "job_7"):
+        (folder / "cpu.stat").write_text("usage_usec 5\n")
+    proc.mkdir()
+    (proc / "stat").write_text("cpu0 1 0 1 0\n")
+
+    def begins(pid: int, uid: int, environment: bytes) -> None:
+        folder = proc / str(pid)
+        folder.mkdir(exist_ok=True)
+        (folder / "stat").write_text(f"{pid} (a) S {'1 ' * 10}5 5 0 0 20 0 1 0 {pid} 0 0")
+        (folder / "status").write_text(f"Uid:\t{uid}\nRssAnon:\t8 kB\n")
+        (folder / "cgroup").write_text("0::/job_7\n")
+        (folder / "environ").write_bytes(environment)
+
+    def job_uid_of(facts: Facts) -> str:
+        return "slurm:7" if "job_7" in facts.cgroups.get("", "") else "system"
+
+    usage = HostProcesses(
+        Procfs(proc),
+        find_cgroupfs(groups),
+        Topology({0: 0, 1: 0}),
+        job_uid_of,
+        {0: "root", 1000: "ada", 1001: "eve"}.__getitem__,
+        (),
+        ("JOB_NAME", "OTHER"),
+        records,
+    )
+    return usage, begins
+
+
+def test_a_scheduled_job_is_its_first_users_and_named_by_the_first_that_speaks(
+    tmp_path: Path,
+) -> None:
+    """Not the daemon's that begins it; who says nothing leaves it to others."""
+    records = Records()
+    usage, begins = recorded_node(tmp_path, records)
+    begins(10, 0, b"")
+    job = usage.look(1).jobs["slurm:7"]
+    assert (job.user, job.uid, job.record) == ("root", 0, None)
+    begins(11, 1000, b"OTHER=1\0")
+    begins(12, 1001, b"JOB_NAME=bert\0")
+    begins(13, 1001, b"JOB_NAME=other\0")
+    seen = usage.look(20_000_000_000)
+    job = seen.jobs["slurm:7"]
+    assert (job.user, job.uid, job.record) == ("ada", 1000, JobRecord(name="bert"))
+    assert (job.processes, records.heard) == (4, [(11, True), (12, True)])
+    assert seen.records is records.known
+
+
+def test_a_job_keeps_what_is_known_when_its_only_process_is_read_again(tmp_path: Path) -> None:
+    """Its name was frozen when it was first heard."""
+    records = Records()
+    usage, begins = recorded_node(tmp_path, records)
+    begins(11, 1000, b"JOB_NAME=bert\0")
+    job = usage.look(1).jobs["slurm:7"]
+    begins(11, 1000, b"JOB_NAME=rival\0")
+    usage.refresh(find(usage, 11))
+    after = usage.look(2)
+    assert after.jobs["slurm:7"] is job
+    assert (job.processes, job.record) == (1, JobRecord(name="bert"))
+    assert after.memory_bytes == {("slurm:7", None): 8192}
+
+
+def test_the_cpus_of_a_jobs_cgroup_are_followed(tmp_path: Path) -> None:
+    """They may be changed while it runs."""
+    usage, begins = recorded_node(tmp_path, Records())
+    (tmp_path / "cgroup/job_7/cpu.max").write_text("50000 100000\n")
+    begins(11, 1000, b"")
+    assert usage.look(1).jobs["slurm:7"].cpus == 0.5
+    (tmp_path / "cgroup/job_7/cpu.max").write_text("150000 100000\n")
+    assert usage.look(2).jobs["slurm:7"].cpus == 1.5
+    (tmp_path / "cgroup/job_7/cpu.max").write_text("max 100000\n")
+    assert usage.look(3).jobs["slurm:7"].cpus is None

@@ -94,3 +94,20 @@ def test_the_first_resolver_that_claims_has_it() -> None:
     other = SystemdResolver(lambda uid: "other")
     facts = Facts({"": "/user.slice/user-1000.slice"}, 0)
     assert resolve(facts, (other, RESOLVER)) == "session:other"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/system.slice/ssh.service", "systemd:ssh.service"),
+        ("/given/ssh.service", "session:ada"),
+        ("/given/user-0.slice/session-1.scope", "session:ada"),
+        ("/given", None),
+        ("/given.service/ssh.service", "systemd:given.service"),
+        ("/user.slice/user-1000.slice/user@1000.service/given/x.service", "session:ada"),
+    ],
+)
+def test_what_users_make_is_no_unit(path: str, expected: str | None) -> None:
+    """Whatever they call it, it is their session's: only root makes units and slices of users."""
+    resolver = SystemdResolver(user_name, lambda _, parts: 1000 if "given" in parts[:-1] else 0)
+    assert resolver.job_uid(Facts({"": path}, 0)) == expected
