@@ -67,8 +67,12 @@ class SourceHealth:
     errors: dict[tuple[str, str], int] = field(default_factory=dict)
     _failing: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def note(self, source: Source, faults: Iterable[Fault]) -> None:
-        """Count one look at a source; log what begins or ceases to fail, once."""
+    def note(self, source: Source, faults: Iterable[Fault], skipped: Iterable[str] = ()) -> None:
+        """Count one look at a source; log what begins or ceases to fail, once.
+
+        Nothing is news of the devices that were `skipped` in it.
+        """
+        unseen = tuple(skipped)
         for reason in REASONS:  # a series that is born at 1 loses its first error in increase()
             self.errors.setdefault((source.value, reason), 0)
         failing: dict[tuple[str, str], str] = {}
@@ -82,6 +86,11 @@ class SourceHealth:
         for messages in news.values():
             more = f" (and {len(messages) - 1} more alike)" if len(messages) > 1 else ""
             log.warning("%s: %s%s", source.value, messages[0], more)
+        failing |= {
+            (name, what): reason
+            for (name, what), reason in self._failing.items()
+            if name == source.value and unseen and what.startswith(unseen)
+        }
         for name, what in self._failing.keys() - failing.keys():
             if name == source.value:
                 log.info("%s: %s can be read again", name, what)
@@ -243,9 +252,11 @@ class Accountant:
             account = self.ledger.devices.get(device.name)
             if account is not None:  # a device that was never read is not shown
                 account.limit_uw = limit_uw
-        self.health.note(report.source, faults)
+        others = (a.device for a in self.ledger.devices.values() if not report.has(a.device))
+        skipped = [device.name for device in others if device.source is report.source]
+        self.health.note(report.source, faults, skipped)
         for account in self.ledger.devices.values():
-            if account.device.source is report.source and account.device not in spent:
+            if report.has(account.device) and account.device not in spent:
                 spent[account.device] = None
         return spent
 
@@ -354,7 +365,12 @@ class Accountant:
 
     def _show_gpus(self, report: Report, usage: Usage, probe: UsageProbe) -> None:
         """Keep what each GPU of a source showed, and who holds it."""
-        infos = {device.name: state.info for device, state in report.gpus.items()}
+        infos = {
+            name: account.gpu_info
+            for name, account in self.ledger.devices.items()
+            if account.gpu_info is not None
+        }
+        infos |= {device.name: state.info for device, state in report.gpus.items()}
         claimed: dict[str, set[str]] = {}
         for process in probe.claimants if infos else ():
             for name in claimed_gpus(process.environment, infos):
@@ -364,7 +380,7 @@ class Accountant:
                 for name in given_gpus(record.gpus, infos):
                     claimed.setdefault(name, set()).add(job_uid)
         for account in self.ledger.devices.values():
-            if account.device.source is report.source:
+            if report.has(account.device):
                 state = report.gpus.get(account.device)
                 account.gpu = state
                 account.holders = ()

@@ -154,6 +154,8 @@ class Report:
         faults: what could not be read.
         limits_uw: enforced power limits.
         gpus: what else each GPU showed.
+        covers: the devices that were looked at, where not all of the source: a slow driver's come
+            one after the other.
     """
 
     source: Source
@@ -162,6 +164,11 @@ class Report:
     faults: tuple[Fault, ...] = ()
     limits_uw: Mapping[Device, int] = field(default_factory=dict)
     gpus: Mapping[Device, GpuState] = field(default_factory=dict)
+    covers: frozenset[Device] | None = None
+
+    def has(self, device: Device) -> bool:
+        """Whether the device was to be read in this look."""
+        return device.source is self.source and (self.covers is None or device in self.covers)
 
 
 @dataclass(slots=True, eq=False)

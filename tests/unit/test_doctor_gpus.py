@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -69,6 +70,15 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
 
 
 Install = Callable[..., FakeNvml]
+
+
+@pytest.fixture(autouse=True)
+def _nobody_goes_on() -> Iterator[None]:
+    """A call that hung ends with its fake; its thread must not meet the next test's."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ Each call fails by itself: a GPU that does not tell its temperature is measured 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,9 @@ _SCOPE_GPU, _SCOPE_MODULE = 0, 1  # nvml.h: NVML_POWER_SCOPE_GPU, …_MODULE
 _VALUE = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")  # nvmlValueType_t
 _TEMPERATURE_GPU = 0  # nvml.h: NVML_TEMPERATURE_GPU
 _MEMORY_V2 = 0x2000028  # nvml.h: nvmlMemory_v2: what the driver reserves is not used
+
+_SUPERCHIP = re.compile(r"\bG[HB]\d{3}\b")
+"""Models whose module has a Grace CPU, too: GH200, GB200."""
 
 _ARCHITECTURES = {
     2: "Kepler",
@@ -109,6 +113,7 @@ class NvmlDevice:
         self._state_at_ns: int | None = None
         self._slow: dict[str, Any] = {}
         self._looks = 0
+        self.is_slow = False
         self._read_slowly([])
         self.counter = Counter(
             f"nvml:{self.name}",
@@ -165,8 +170,10 @@ class NvmlDevice:
         try:
             own, module = self._power_fields(_SCOPE_GPU, _SCOPE_MODULE)
         except ReadError:
-            return True
-        return not own or not module or module < own + MODULE_MARGIN_UW
+            own = module = None
+        if not own or not module:
+            return not _SUPERCHIP.search(self._model)
+        return module < own + MODULE_MARGIN_UW
 
     def _read_power(self) -> int:
         """Return the instant power in µW, or its average where the driver tells no other."""
@@ -203,7 +210,7 @@ class NvmlDevice:
         Raises:
             Outdated: the library must be started anew.
         """
-        if self._looks % SLOW_LOOKS == 0:
+        if self._looks % SLOW_LOOKS == 0 and not self.is_slow:
             self._read_slowly(faults)
         self._looks += 1
         first = self._state_at_ns is None
@@ -214,10 +221,11 @@ class NvmlDevice:
             instances, use = self._read_instances(faults)
         if use is not None:
             self._state_at_ns = now_ns
-        memory = self._told("nvmlDeviceGetMemoryInfo", faults, _MEMORY_V2)
-        if memory is None:
-            memory = self._told("nvmlDeviceGetMemoryInfo", faults)
-        rates = None if self._mig else self._told("nvmlDeviceGetUtilizationRates", faults)
+        memory = rates = None
+        if not self.is_slow:  # who used it matters more: the driver forgets that within seconds
+            memory = self._told("nvmlDeviceGetMemoryInfo", faults, _MEMORY_V2)
+            memory = memory or self._told("nvmlDeviceGetMemoryInfo", faults)
+            rates = None if self._mig else self._told("nvmlDeviceGetUtilizationRates", faults)
         return GpuState(
             info=self._info,
             span_ns=span_ns,

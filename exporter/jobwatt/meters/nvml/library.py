@@ -102,6 +102,8 @@ class Library:
             raise _translated(function, error.value, str(error)) from error
         except pynvml.NVMLLibraryMismatchError as error:  # not an NVMLError
             raise Unsupported(f"{function}: {error}") from error
+        except (ValueError, TypeError, AttributeError) as error:  # a name that is no text, …
+            raise Failed(f"{function}: {error}") from error
 
     @staticmethod
     def address(handle: Any) -> int:  # noqa: ANN401 - as pynvml has it

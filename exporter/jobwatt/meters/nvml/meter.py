@@ -24,6 +24,10 @@ LEAST_WAIT_NS, MOST_WAIT_NS = 10 * NS, 60 * NS
 """Between two attempts to mend what is wrong with the library, or to find a missing GPU."""
 
 
+SLOW_NS = NS // 2
+"""After so long a look ends where it is, and the next one goes on there."""
+
+
 class NvmlMeter:
     """Reads every GPU that NVML shows; one that fails does not stop the others."""
 
@@ -62,6 +66,7 @@ class NvmlMeter:
         self._wait_ns = LEAST_WAIT_NS
         self._is_outdated = False
         self._trouble: ReadError | None = None
+        self._pending: set[str] = set()
         self._by_handle: dict[int, NvmlDevice] = {}
         self._driver: str | None = None
         self._is_mismatched = False
@@ -201,8 +206,14 @@ class NvmlMeter:
         limits: dict[Source, dict[Device, int]] = {}
         outdated = False
         away = {fault.what for fault in self._missing}
-        for gpu in self._devices.values():
+        begin_ns, seen = self._clock(), list[Device]()
+        pending = [gpu for gpu in self._devices.values() if gpu.name in self._pending]
+        is_whole = not pending
+        pending = pending or list(self._devices.values())
+        while pending and (not seen or self._clock() - begin_ns < SLOW_NS):
+            gpu = pending.pop(0)
             source = gpu.device.source
+            seen.append(gpu.device)
             if gpu.name in away or gpu.is_asleep:
                 continue
             try:
@@ -217,6 +228,10 @@ class NvmlMeter:
                 outdated = True
             if gpu.limit_uw is not None:
                 limits.setdefault(source, {})[gpu.device] = gpu.limit_uw
+        self._pending = {gpu.name for gpu in pending}
+        covers = None
+        if pending or not is_whole:
+            covers = frozenset(seen)
         self._is_outdated |= outdated
         if not self._is_outdated:
             self._wait_ns = LEAST_WAIT_NS
@@ -232,6 +247,7 @@ class NvmlMeter:
                 tuple(found),
                 limits.get(source, {}),
                 states.get(source, {}),
+                covers,
             )
             for source, found in faults.items()
         ]
@@ -253,6 +269,7 @@ class NvmlMeter:
         now_ns = self._clock()
         offset_us = (self._wall() - now_ns) // 1000
         state = gpu.read_state(now_ns, offset_us, faults)
+        gpu.is_slow = self._clock() - now_ns > SLOW_NS
         states[gpu.device] = replace(state, foreign=self._foreign)
 
     def _all_unread(self, message: str, reason: str) -> Sequence[Report]:

@@ -394,3 +394,41 @@ def test_pids_of_another_namespace_are_foreign(machine: Machine) -> None:
     """The state says so: they name other processes here."""
     nvidia = machine(gpu(0), foreign=True)
     assert nvidia.look().state.foreign
+
+
+def test_slow_gpus_are_told_one_after_the_other(machine: Machine) -> None:
+    """A look does not last until the last of them has answered; the next goes on there."""
+    node = machine(gpu(0), gpu(1), gpu(2))
+    node.look()
+    later = iter(range(10**18, 10**18 + 10**14, 10**9))  # each look at the clock costs a second
+    node.meter._clock = lambda: next(later)
+    covered = []
+    for _ in range(4):
+        (report,) = node.look(0).reports
+        assert report.covers is not None
+        assert {device.name for device in report.gpus} == {d.name for d in report.covers}
+        covered += [device.name for device in report.covers]
+    assert covered == ["GPU-0", "GPU-1", "GPU-2", "GPU-0"]
+
+
+def test_a_name_that_is_no_text_costs_the_name_only(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library cannot decode it."""
+
+    def broken(_: object) -> str:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    monkeypatch.setattr("pynvml.nvmlDeviceGetName", broken)
+    node = machine(gpu(0)).look()
+    assert node.energy == {"GPU-0": 100 * UJ}
+    assert node.devices["GPU-0"].model == ""
+
+
+def test_a_superchip_that_does_not_tell_its_module_apart(machine: Machine) -> None:
+    """The counter of a GH200 is the module's: the GPU's own power is integrated, if averaged."""
+    node = machine(
+        replace(gpu(0), name="NVIDIA GH200 480GB"), without=("nvmlDeviceGetFieldValues",)
+    )
+    node.look()
+    assert node.look(1).devices["GPU-0"].source is Source.NVML_POWER
