@@ -158,9 +158,8 @@ def test_bursts(url: str, options: list[str | Path], tmp_path: Path, by: str) ->
 
     assert receipt["coverage"]["own_cgroup"]
     assert receipt["cpu_seconds"] == pytest.approx(receipt["cpu_seconds_used"], rel=0.02)
-    assert receipt["energy_joules"] == pytest.approx(
-        32 * receipt["cpu_seconds_used"], rel=TOLERANCE
-    )
+    # The run is a second long and the counters tick every 50 ms: one tick at each end.
+    assert receipt["energy_joules"] == pytest.approx(32 * receipt["cpu_seconds_used"], rel=0.12)
 
 
 def test_shorter_than_a_sample(url: str, options: list[str | Path], tmp_path: Path) -> None:
