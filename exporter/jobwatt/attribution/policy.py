@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -109,9 +109,7 @@ def cpu_weights(usage: Usage, package: int | None) -> Weights:
     if package is None or package not in loose or len(loose) == 1:
         return Weights(dict(usage.cpu_ns), dict(usage.exited_ns), usage.unseen_ns)
 
-    def here(time_ns: int, allowed: frozenset[int] | None) -> int:
-        return _portion(time_ns, package, loose, allowed)
-
+    here = _portions(package, loose)
     processes: dict[Process, int] = {}
     for process, time_ns in usage.cpu_ns.items():
         if weight := here(time_ns, process.packages):
@@ -127,13 +125,9 @@ def memory_weights(usage: Usage, package: int | None, listed: Iterable[Process])
     the work does not grow with the processes that sleep.
     """
     packages = dict.fromkeys(usage.capacity_ns, 1)
-    everywhere = package is None or package not in packages
-
-    def here(memory_bytes: int, allowed: frozenset[int] | None) -> int:
-        if everywhere:
-            return memory_bytes
-        return _portion(memory_bytes, package, packages, allowed)  # type: ignore[arg-type]
-
+    here: Portion = _whole
+    if package is not None and package in packages:
+        here = _portions(package, packages)
     others: dict[str, int] = {}
     for (job_uid, allowed), memory in usage.memory_bytes.items():
         if weight := here(memory, allowed):
@@ -158,15 +152,24 @@ def _loose_time(usage: Usage) -> dict[int, int]:
     return {package: max(1, time_ns) for package, time_ns in loose.items()}
 
 
-def _portion(
-    amount: int, package: int, loose: Mapping[int, int], allowed: frozenset[int] | None
-) -> int:
-    """Return the part of `amount` that falls on `package`, of the packages that are `allowed`."""
-    if allowed is None:
-        return amount * loose[package] // sum(loose.values())
-    if package not in allowed:
-        return 0
-    if len(allowed) == 1:
-        return amount
-    whole = sum(time_ns for key, time_ns in loose.items() if key in allowed)
-    return amount * loose[package] // whole
+Portion = Callable[[int, frozenset[int] | None], int]
+
+
+def _whole(amount: int, allowed: frozenset[int] | None) -> int:
+    del allowed
+    return amount
+
+
+def _portions(package: int, loose: Mapping[int, int]) -> Portion:
+    """Return what tells how much of an amount falls on `package`, of the packages allowed."""
+    mine, whole = loose[package], sum(loose.values())
+    wholes: dict[frozenset[int] | None, int] = {None: whole}
+
+    def portion(amount: int, allowed: frozenset[int] | None) -> int:
+        whole = wholes.get(allowed)
+        if whole is None:
+            places = allowed if allowed is not None and package in allowed else ()
+            whole = wholes[allowed] = sum(loose.get(key, 0) for key in places)
+        return amount * mine // whole if whole else 0
+
+    return portion

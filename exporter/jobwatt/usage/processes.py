@@ -37,7 +37,7 @@ LISTING_NS, FULL_LOOK_NS = 10 * NS, 60 * NS
 YOUNG_NS = (1 * NS, 2 * NS, 5 * NS)
 """Ages at which a newcomer is identified again: after fork come exec, setuid, a cgroup."""
 
-VISIT_AGAIN_NS = 20 * NS
+VISIT_AGAIN_NS = 60 * NS
 """Least time between two visits to a busy process."""
 
 ROUND_SECONDS = 3600
