@@ -46,7 +46,7 @@ ROUND_SECONDS = 3600
 PARTED_NS, MOST_PARTED = 60 * NS, 1000
 """How long, and of how many that have ended, the pid is known: drivers may answer late."""
 
-DUMP_NS = 10 * NS
+DUMP_NS = 30 * NS
 """How often all clocks are kept for the next run."""
 
 MOST_YOUNG, MOST_BUSY, MOST_ROUND = 32, 1, 10

@@ -251,14 +251,8 @@ class Ring:
         rows = [row for row in self.rows if row[2] > last_seen]
         if not rows:
             raise NothingFound(function)
-        return [Row(*row) for row in rows]
-
-
-class Row:
-    """What pynvml makes of a sample."""
-
-    def __init__(self, pid: int, percent: int, at_us: int) -> None:
-        self.pid, self.smUtil, self.timeStamp = pid, percent, at_us
+        sample = pynvml.c_nvmlProcessUtilizationSample_t
+        return [sample(pid=pid, smUtil=percent, timeStamp=at) for pid, percent, at in rows]
 
 
 def test_the_newest_timestamp_seen_is_handed_back() -> None:
