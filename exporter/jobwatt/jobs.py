@@ -9,7 +9,6 @@ then the job has no info, and its energy is in no account yet.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -25,12 +24,9 @@ from jobwatt.records import (
     kind_of,
 )
 from jobwatt.snapshot import JobView
-from jobwatt.units import NS
+from jobwatt.units import NS, smoothing_step
 
 __all__ = ["OTHER_ACCOUNT", "JobAccount", "JobBook", "Owners"]
-
-POWER_TIME_CONSTANT_NS = 5 * NS
-"""The power shown for people is smoothed over about this."""
 
 PATIENCE_NS = 6 * NS
 """How long a job's own processes may take to tell its name: after fork come setuid and exec."""
@@ -206,7 +202,7 @@ class JobBook:
         self, now_ns: int, span_ns: int, present: Mapping[str, JobPresence]
     ) -> Iterable[JobAccount]:
         """End what has no process any more; return, and drop, what has lingered long enough."""
-        step = 1 - math.exp(-max(1, span_ns) / POWER_TIME_CONSTANT_NS)
+        step = smoothing_step(span_ns)
         gone: list[JobAccount] = []
         displaced = frozenset(self.owners.take_displaced() if self.owners is not None else ())
         for job in self.jobs.values():

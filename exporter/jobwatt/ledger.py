@@ -27,15 +27,12 @@ from jobwatt.model import (
     Usage,
 )
 from jobwatt.snapshot import DeviceView, JobView, SeriesLabels, SeriesView
-from jobwatt.units import NS, UJ
+from jobwatt.units import NS, UJ, smoothing_step
 
 __all__ = ["DeviceAccount", "Ledger", "SeriesRules"]
 
 BUSY_TIME_CONSTANT_NS = 120 * NS
 """Who is busier is judged over about the last two minutes."""
-
-POWER_TIME_CONSTANT_NS = 5 * NS
-"""The power shown for people is smoothed over about this."""
 
 DISPLACE_FACTOR = 1.1
 """A process must be busier by this to take another's place: two equals do not swap for ever."""
@@ -356,7 +353,7 @@ class Ledger:
 
     def _follow_power(self, now_ns: int, span_ns: int) -> None:
         span_ns = max(1, span_ns)
-        step = 1 - math.exp(-span_ns / POWER_TIME_CONSTANT_NS)
+        step = smoothing_step(span_ns)
         for series in self._live.values():
             if series.fresh_uj or series.power_uw >= 1:
                 series.power_uw += (series.fresh_uj * NS / span_ns - series.power_uw) * step

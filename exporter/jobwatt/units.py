@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "joules",
     "mean_power_uw",
     "power_text",
+    "smoothing_step",
     "watts",
 ]
 
@@ -22,6 +24,9 @@ UJ = 1_000_000
 
 NS = 1_000_000_000
 """Nanoseconds in a second."""
+
+POWER_TIME_CONSTANT_NS = 5 * NS
+"""The power shown for people is smoothed over about this."""
 
 MOST_SECONDS = 100 * 366 * 86400.0
 
@@ -49,6 +54,11 @@ def watts(uw: int) -> float:
 def mean_power_uw(uj: int, span_ns: int) -> int:
     """Return the mean power in µW of `uj` microjoules spent within `span_ns` nanoseconds."""
     return uj * NS // span_ns
+
+
+def smoothing_step(span_ns: int) -> float:
+    """Return how far a power shown for people moves to its newest value after `span_ns`."""
+    return 1 - math.exp(-max(1, span_ns) / POWER_TIME_CONSTANT_NS)
 
 
 def duration_seconds(text: str) -> float:
