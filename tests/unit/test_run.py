@@ -604,7 +604,8 @@ def test_signals_are_passed_on(name: str) -> None:
 
 def test_stop_and_go_on() -> None:
     """Both stop and both go on."""
-    with start("--", "sleep", "60", stderr=subprocess.DEVNULL) as process:
+    # A group of its own: nothing stops where all of a session's shells are gone (POSIX: orphaned).
+    with start("--", "sleep", "60", stderr=subprocess.DEVNULL, process_group=0) as process:
         ours = psutil.Process(process.pid)
         (child,) = eventually(ours.children, 20)
         eventually(lambda: child.name() == "sleep", 10)
