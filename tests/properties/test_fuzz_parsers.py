@@ -29,13 +29,13 @@ from jobwatt.host.procfs import (
     ProcessStat,
     ProcessStatus,
     decode,
+    parse_census,
     parse_cgroup,
     parse_cpu_model,
     parse_cpu_times,
     parse_environ,
     parse_process_stat,
     parse_process_status,
-    parse_youngest_pid,
 )
 from jobwatt.host.slurmstepd import parse_title
 from jobwatt.host.users import parse_passwd
@@ -241,13 +241,13 @@ def test_cpu_times_come_back(cpus: dict[int, tuple[int, int, int]]) -> None:
 @fuzz
 @given(pieces(b"0.52 ", b"3/1205 "))
 @example(HUGE)
-def test_youngest_pid_is_parsed_or_failed(data: bytes) -> None:
-    """Any bytes make a number or `Failed`."""
+def test_census_is_parsed_or_failed(data: bytes) -> None:
+    """Any bytes make two numbers or `Failed`."""
     try:
-        pid = parse_youngest_pid(data)
+        census = parse_census(data)
     except Failed:
         return
-    assert type(pid) is int
+    assert type(census.youngest_pid) is type(census.threads) is int
 
 
 @fuzz

@@ -1,4 +1,4 @@
-"""/proc: processes, CPU times, the youngest pid (proc(5))."""
+"""/proc: processes, CPU times, how many there are (proc(5))."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from jobwatt.host.files import read_bytes
 from jobwatt.units import NS
 
 __all__ = [
+    "Census",
     "CpuTimes",
     "ProcessStat",
     "ProcessStatus",
     "Procfs",
     "decode",
+    "parse_census",
     "parse_cgroup",
     "parse_cpu_model",
     "parse_cpu_times",
     "parse_environ",
     "parse_process_stat",
     "parse_process_status",
-    "parse_youngest_pid",
 ]
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -64,6 +65,17 @@ class CpuTimes:
     """Of /proc/stat: the time since boot that each online CPU spent in tasks, in nanoseconds."""
 
     busy_ns: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Of /proc/loadavg: the youngest pid of our namespace, and how many threads the machine has.
+
+    While both stay, nobody has come and nobody has gone: whoever comes makes a new youngest.
+    """
+
+    youngest_pid: int
+    threads: int
 
 
 def decode(name: bytes) -> str:
@@ -160,11 +172,12 @@ def parse_cpu_times(data: bytes) -> CpuTimes:
     return CpuTimes(busy)
 
 
-def parse_youngest_pid(data: bytes) -> int:
-    """Return the youngest pid, the last field of /proc/loadavg."""
+def parse_census(data: bytes) -> Census:
+    """Return the last two fields of /proc/loadavg."""
     try:
-        return int(data.split()[-1])
-    except (IndexError, ValueError) as error:
+        tasks, youngest = data.split()[-2:]
+        return Census(int(youngest), int(tasks.partition(b"/")[2]))
+    except ValueError as error:
         raise Failed(f"not a loadavg: {data[:60]!r}") from error
 
 
@@ -224,9 +237,9 @@ class Procfs:
         """Read /proc/stat."""
         return parse_cpu_times(read_bytes(f"{self._base}/stat"))
 
-    def read_youngest_pid(self) -> int:
+    def read_census(self) -> Census:
         """Read /proc/loadavg."""
-        return parse_youngest_pid(read_bytes(f"{self._base}/loadavg"))
+        return parse_census(read_bytes(f"{self._base}/loadavg"))
 
     def read_cpu_model(self) -> str:
         """Read /proc/cpuinfo; "" where it cannot be read."""

@@ -2,7 +2,8 @@
 
 A group's own counter is complete; the clocks of its live processes are not: what came and went
 between two looks is in the first alone. So a group's rest is the time of processes that nobody saw
-live, and a group whose counter has not moved has no process worth a look.
+live, and a group whose counter has not moved has no process worth a look. Nor have those of its
+processes that slept at the look before, where the others explain what the counter moved.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 
 FALSE_STILLNESS_NS = 50_000_000
 """A group whose processes ran so long while its own counter stood still has a false counter."""
+
+LITTLE_NS = 50_000
+"""What a group's runners leave unexplained without a look at its sleepers: the end of a process
+costs more. It is kept for the next look, not lost."""
 
 MOST_CREDIT_NS = 1_000_000_000
 """How far the clocks of processes may run ahead of their group's counter."""
@@ -50,11 +55,14 @@ class Group:
         usage: its counter, None where there is none.
         exact: whether the counter is; one that counts clock ticks says nothing by standing still.
         used_ns: the counter's last value, None before the first.
-        credit_ns: ≤ 0: by how much processes' clocks ran ahead of the counter so far. Both are
-            exact but not read at the same moment; the difference is settled later, not lost.
+        credit_ns: what is settled later, not lost. Mostly ≤ 0: by how much processes' clocks ran
+            ahead of the counter so far; both are exact but not read at the same moment. Up to
+            `LITTLE_NS` where sleepers have not been looked at.
         exited_ns: what unseen processes used at the last look.
         processes, keys, times, deltas: the live processes, what the reader takes for each, its
             last CPU time, and what it used at the last look.
+        runners: places in these lists of all that have run between the last two readings of all;
+            None where that is not known.
         ended: processes known to have ended since the last look, with what they used per look.
     """
 
@@ -69,6 +77,7 @@ class Group:
     keys: list[int] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     deltas: list[int] = field(default_factory=list)
+    runners: list[int] | None = None
     ended: list[tuple[Process, int]] = field(default_factory=list)
 
     def add(self, process: Process, key: int, time_ns: int) -> None:
@@ -77,10 +86,12 @@ class Group:
         self.keys.append(key)
         self.times.append(time_ns)
         self.deltas.append(0)
+        self.runners = None
 
     def remove(self, process: Process) -> tuple[int, int]:
         """Let a process go; return its last CPU time and what it used at the last look."""
         at = self.processes.index(process)
+        self.runners = None
         del self.processes[at], self.keys[at]
         return self.times.pop(at), self.deltas.pop(at)
 
@@ -126,6 +137,13 @@ class Walk:
         if still and not (self._full or self._first or group.ended):
             return 0, []
         known_ns, claims = self._visit_children(group, used_ns)
+        if used_ns is not None and group.exact and not claims and not self._full:
+            runners_ns = self._read_runners(group, group.credit_ns + used_ns - known_ns)
+            if runners_ns is not None:
+                rest_ns = group.credit_ns + used_ns - known_ns - runners_ns
+                group.credit_ns = max(-MOST_CREDIT_NS, rest_ns)
+                group.exited_ns = 0
+                return used_ns, []
         known_ns += self._read_processes(group, claims)
         if used_ns is None:
             if group.exited_ns and group.job_uid is not None:  # its counter has just gone
@@ -172,6 +190,25 @@ class Walk:
                 del group.children[name]
         return known_ns, claims
 
+    def _read_runners(self, group: Group, to_explain_ns: int) -> int | None:
+        """Account the processes that have run lately; return what they used.
+
+        None, with nothing done, where that does not explain the time: all must be read.
+        """
+        if group.runners is None or group.ended or self._first:
+            return None
+        runners = group.runners
+        times = self._reader.read([group.keys[at] for at in runners])
+        deltas = [after - group.times[at] for at, after in zip(runners, times, strict=True)]
+        if to_explain_ns - sum(deltas) > LITTLE_NS or min(deltas, default=0) < 0:
+            return None
+        for at, after, delta in zip(runners, times, deltas, strict=True):
+            group.times[at] = after
+            group.deltas[at] = delta
+            if delta:
+                self._usage.cpu_ns[group.processes[at]] = delta
+        return sum(deltas)
+
     def _read_processes(self, group: Group, claims: list[Claim]) -> int:
         """Account the processes directly in a group; return what they used."""
         claims += group.ended
@@ -195,6 +232,7 @@ class Walk:
             group.deltas = [0] * len(deltas)
             return 0
         group.deltas = deltas
+        group.runners = [at for at, delta in enumerate(deltas) if delta]
         self._usage.cpu_ns.update(compress(zip(group.processes, deltas, strict=True), deltas))
         return sum(deltas)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from jobwatt.errors import Absent, ReadError
 from jobwatt.host.cgroupfs import Cgroupfs, Hierarchy
-from jobwatt.host.procfs import TICKS, CpuTimes, Procfs
+from jobwatt.host.procfs import TICKS, Census, CpuTimes, Procfs
 from jobwatt.host.topology import Topology
 from jobwatt.model import JobPresence, Process, Row, Rows, Usage
 from jobwatt.records import is_scheduled
@@ -32,7 +32,8 @@ __all__ = ["HostProcesses"]
 log = logging.getLogger(__name__)
 
 LISTING_NS, FULL_LOOK_NS = 10 * NS, 60 * NS
-"""Every so often processes are listed, and all clocks read, whatever seems to have changed."""
+"""Every so often processes are listed where some have ended, and all are listed, and all clocks
+read, whatever seems to have changed."""
 
 YOUNG_NS = (1 * NS, 2 * NS, 5 * NS)
 """Ages at which a newcomer is identified again: after fork come exec, setuid, a cgroup."""
@@ -117,7 +118,8 @@ class HostProcesses:
         self._young: deque[tuple[int, int, Process]] = deque()
         self._round: list[Process] = []
         self._round_due = 0.0
-        self._youngest: int | None = None
+        self._census: Census | None = None
+        self._listed: Census | None = None
         self._listed_ticks = 0
         self._last_ns: int | None = None
         self._full_due_ns = 0
@@ -195,6 +197,7 @@ class HostProcesses:
         full = now_ns >= self._full_due_ns
         if full:
             self._full_due_ns = now_ns + FULL_LOOK_NS
+            self._listed = None
         self._read_packages(usage, span_ns)
         if self._records is not None:  # before the processes: a Prolog is done when these begin
             usage.records = self._records.refresh()
@@ -215,7 +218,7 @@ class HostProcesses:
         for process in usage.ended:
             self._forget(process)
         if usage.ended:
-            self._youngest = None  # another may live under the same pid: list again
+            self._census = None  # another may live under the same pid: list again
         self._forget_parted(now_ns)
         self._review_reserved()
         usage.memory_bytes = dict(self._memory)
@@ -268,10 +271,10 @@ class HostProcesses:
     # --- newcomers ------------------------------------------------------------------------------
 
     def _find_newcomers(self, usage: Usage, now_ns: int, *, first: bool) -> None:
-        before, self._youngest = self._youngest, self._read_youngest()
-        due = now_ns >= self._listing_due_ns
-        if not due and self._youngest is not None and self._youngest == before:
+        before, self._census = self._census, self._read_census()
+        if not self._must_list(before, now_ns):
             return
+        self._listed = self._census
         self._listing_due_ns = now_ns + LISTING_NS
         try:
             pids = self._procfs.list_pids()
@@ -284,25 +287,34 @@ class HostProcesses:
         listed_ticks, self._listed_ticks = self._listed_ticks, _boot_ticks()
         for pid in self._given_out_since(before):
             self._keep_if_same(usage, self._entries[self._pids[pid]])
+        for pid in self._pids.keys() - pids:
+            self._bury(usage, self._entries[self._pids[pid]])
         born_after = None if first else listed_ticks - START_SLACK_TICKS
         for pid in sorted(pids - self._pids.keys()):
             self._meet(pid, now_ns, born_after)
 
-    def _given_out_since(self, before: int | None) -> list[int]:
-        """Return the known pids among those given out since `before`: they may be used again."""
-        youngest = self._youngest
-        if before is None or youngest is None:
-            return []
-        if before <= youngest:
-            return [pid for pid in range(before + 1, youngest + 1) if pid in self._pids]
-        # Pids go up and start over.
-        return [pid for pid in self._pids if pid > before or pid <= youngest]
+    def _must_list(self, before: Census | None, now_ns: int) -> bool:
+        """Whether somebody may have come since the last look, or gone without using CPU time."""
+        census = self._census
+        if census is None or before is None or census.youngest_pid != before.youngest_pid:
+            return True
+        return now_ns >= self._listing_due_ns and census != self._listed
 
-    def _read_youngest(self) -> int | None:
+    def _given_out_since(self, before: Census | None) -> list[int]:
+        """Return the known pids among those given out since `before`: they may be used again."""
+        if before is None or self._census is None:
+            return []
+        eldest, youngest = before.youngest_pid, self._census.youngest_pid
+        if eldest <= youngest:
+            return [pid for pid in range(eldest + 1, youngest + 1) if pid in self._pids]
+        # Pids go up and start over.
+        return [pid for pid in self._pids if pid > eldest or pid <= youngest]
+
+    def _read_census(self) -> Census | None:
         if not self._own_pids:
             return None  # another namespace's counter says nothing about these pids
         try:
-            return self._procfs.read_youngest_pid()
+            return self._procfs.read_census()
         except ReadError:
             return None
 
@@ -322,11 +334,20 @@ class HostProcesses:
         process = entry.process
         if self._is_same(process):
             return True
-        _, delta = entry.group.remove(process)
-        entry.group.ended.append((process, delta))
-        usage.ended.append(process)
-        self._forget(process)
+        self._end(usage, entry)
         return False
+
+    def _bury(self, usage: Usage, entry: _Entry) -> None:
+        """End a process that is not listed any more, unless it has merely been hidden."""
+        if self._reader.read([self._key(entry.process)]) == [GONE]:
+            self._end(usage, entry)
+
+    def _end(self, usage: Usage, entry: _Entry) -> None:
+        """Take a process out whose end is known; its group pays what it used last."""
+        _, delta = entry.group.remove(entry.process)
+        entry.group.ended.append((entry.process, delta))
+        usage.ended.append(entry.process)
+        self._forget(entry.process)
 
     def _meet(self, pid: int, now_ns: int, born_after: int | None) -> None:
         """Take in a process; `born_after` (ticks) tells whether all its CPU time is news."""

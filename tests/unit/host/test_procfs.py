@@ -8,18 +8,19 @@ import pytest
 from jobwatt.errors import Absent, Failed
 from jobwatt.host.procfs import (
     TICK_NS,
+    Census,
     CpuTimes,
     ProcessStat,
     ProcessStatus,
     Procfs,
     decode,
+    parse_census,
     parse_cgroup,
     parse_cpu_model,
     parse_cpu_times,
     parse_environ,
     parse_process_stat,
     parse_process_status,
-    parse_youngest_pid,
 )
 
 STAT_TAIL = b" S 1 42 42 0 -1 4194560 1000 0 0 0 250 50 7 7 20 0 4 0 98765 1000000 500 0 0 0\n"
@@ -169,16 +170,16 @@ def test_what_has_no_cpu_times_failed(data: bytes) -> None:
         parse_cpu_times(data)
 
 
-def test_youngest_pid() -> None:
-    """The last field of loadavg is the youngest pid."""
-    assert parse_youngest_pid(b"0.52 0.58 0.59 3/1205 98213\n") == 98213
+def test_census() -> None:
+    """The last fields of loadavg are the number of threads and the youngest pid."""
+    assert parse_census(b"0.52 0.58 0.59 3/1205 98213\n") == Census(98213, 1205)
 
 
-@pytest.mark.parametrize("data", [b"", b"\n", b"0.52 x"])
+@pytest.mark.parametrize("data", [b"", b"\n", b"0.52 x", b"0.52 0.58 0.59 3 98213"])
 def test_what_is_no_loadavg_failed(data: bytes) -> None:
     """Anything else is refused."""
     with pytest.raises(Failed, match="not a loadavg"):
-        parse_youngest_pid(data)
+        parse_census(data)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,7 @@ def test_a_recorded_proc(tmp_path: Path) -> None:
     assert procfs.read_process_status(42).uid == 1000
     assert procfs.read_cgroup(42) == {"": "/x"}
     assert procfs.read_cpu_times() == CpuTimes({0: 3 * TICK_NS})
-    assert procfs.read_youngest_pid() == 42
+    assert procfs.read_census() == Census(42, 1)
     assert procfs.read_cpu_model() == "M"
     assert procfs.read_boot_id() == "c0ffee"
     assert procfs.is_own() is False

@@ -1,3 +1,5 @@
+import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from jobwatt.errors import Absent
@@ -31,14 +33,16 @@ class FakeClocks:
 
     times: dict[int, int] = field(default_factory=dict)
     reads: int = 0
+    asked: list[int] = field(default_factory=list)
     method = "fake"
 
     def key(self, pid: int, start_ticks: int) -> int:
         return pid
 
-    def read(self, keys: object) -> list[int]:
+    def read(self, keys: Iterable[int]) -> list[int]:
         self.reads += 1
-        return [self.times.get(pid, -1) for pid in keys]  # type: ignore[attr-defined]
+        self.asked = list(keys)
+        return [self.times.get(pid, -1) for pid in self.asked]
 
 
 class Tree:
@@ -74,7 +78,8 @@ class Tree:
         return usage
 
 
-A, B = Process(1, 0), Process(2, 0)
+A, B, C = Process(1, 0), Process(2, 0), Process(3, 0)
+US = MS // 1000
 
 
 def test_the_first_look_only_takes_the_values_to_start_from() -> None:
@@ -224,3 +229,92 @@ def test_a_counter_that_stands_still_while_its_processes_run_is_not_believed() -
     tree.clocks.times[1] += 5 * MS
     tree.total.ns += 5 * MS
     assert tree.look().cpu_ns == {A: 5 * MS}
+
+
+def busy_and_asleep() -> Tree:
+    """A runs; B and C have slept at the look before."""
+    tree = Tree()
+    for process in (A, B, C):
+        tree.add(process)
+    tree.look()
+    tree.run(1, 30 * MS)
+    tree.look()
+    return tree
+
+
+def test_sleepers_are_not_asked_while_those_who_ran_explain_the_time() -> None:
+    """Work grows with who was busy, also within a group."""
+    tree = busy_and_asleep()
+    tree.run(1, 40 * MS)
+    usage = tree.look()
+    assert tree.clocks.asked == [1]
+    assert usage.cpu_ns == {A: 40 * MS}
+    assert usage.exited_ns == {}
+
+
+def test_a_sleeper_that_wakes_is_found_at_once() -> None:
+    """What its group used, and the others did not, tells."""
+    tree = busy_and_asleep()
+    tree.run(1, 40 * MS)
+    tree.run(3, 60 * US)
+    usage = tree.look()
+    assert usage.cpu_ns == {A: 40 * MS, C: 60 * US}
+    assert usage.exited_ns == {}
+
+
+def test_what_hardly_woke_is_kept_until_it_matters() -> None:
+    """Twenty microseconds a look are found at the third, all of them, and nothing twice."""
+    tree = busy_and_asleep()
+    found = []
+    for _ in range(3):
+        tree.run(1, 10 * MS)
+        tree.run(2, 20 * US)
+        usage = tree.look()
+        found.append(usage.cpu_ns.get(B, 0))
+        assert (usage.cpu_ns[A], usage.exited_ns) == (10 * MS, {})
+    assert found == [0, 0, 60 * US]
+
+
+def test_one_who_ran_and_ended_makes_all_be_asked() -> None:
+    """He is paid his last stretch, what nobody saw stays the group's."""
+    tree = busy_and_asleep()
+    tree.short(50 * MS)
+    del tree.clocks.times[1]
+    usage = tree.look()
+    assert usage.ended == [A]
+    assert usage.cpu_ns == {A: 30 * MS}
+    assert usage.exited_ns == {"systemd:job.service": 20 * MS}
+
+
+def test_a_newcomer_and_one_who_left_make_all_be_asked() -> None:
+    """Places in the list mean others by then."""
+    tree = busy_and_asleep()
+    tree.job.remove(B)
+    tree.run(1, 10 * MS)
+    assert tree.look().cpu_ns == {A: 10 * MS}
+    assert tree.clocks.asked == [1, 3]
+    tree.add(B, 0)
+    tree.run(1, 10 * MS)
+    tree.run(2, 5 * MS)
+    assert tree.look().cpu_ns == {A: 10 * MS, B: 5 * MS}
+
+
+def test_over_many_looks_nothing_is_lost_and_nothing_counted_twice() -> None:
+    """Whoever runs, for however short, and however late clocks are read after their counter."""
+    dice = random.Random(7)  # noqa: S311 - the same course each time
+    tree = busy_and_asleep()
+    found, late = 30 * MS, 0
+    for _ in range(500):
+        tree.run(1, 20 * US + late)
+        for pid in (1, 2, 3):
+            if dice.random() < (0.9 if pid == 1 else 0.2):
+                tree.run(pid, dice.choice((3 * US, 40 * US, 2 * MS)))
+        if dice.random() < 0.2:
+            tree.short(dice.choice((10 * US, 1 * MS)))
+        late = dice.choice((0, 0, 15 * US))
+        tree.job_time.ns -= late  # read before A's clock, which has run on
+        usage = tree.look()
+        tree.job_time.ns += late
+        found += sum(usage.cpu_ns.values()) + sum(usage.exited_ns.values())
+        assert tree.job_time.ns - late - found == tree.job.credit_ns
+        assert -15 * US <= tree.job.credit_ns <= 50 * US

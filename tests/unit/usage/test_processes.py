@@ -13,7 +13,7 @@ import pytest
 
 from jobwatt.errors import Denied
 from jobwatt.host.cgroupfs import Cgroupfs, find_cgroupfs
-from jobwatt.host.procfs import ProcessStatus, Procfs
+from jobwatt.host.procfs import Census, ProcessStatus, Procfs
 from jobwatt.host.topology import Topology, read_topology
 from jobwatt.model import Process, Row, Usage
 from jobwatt.records import JobRecord
@@ -67,6 +67,11 @@ def find(usage: HostProcesses, pid: int) -> Process:
     return process
 
 
+def clock(process: subprocess.Popen[bytes]) -> int:
+    """A process's CPU time in nanoseconds, as the kernel has it."""
+    return time.clock_gettime_ns((~process.pid << 3) | 2)
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
@@ -85,10 +90,10 @@ def test_a_burner_gets_its_own_time() -> None:
     with running(BURN) as burner:
         usage = probe()
         look(usage)
-        before = time.clock_gettime_ns((~burner.pid << 3) | 2)
+        before = clock(burner)
         time.sleep(0.3)
         seen = look(usage)
-        after = time.clock_gettime_ns((~burner.pid << 3) | 2)
+        after = clock(burner)
         assert seen.cpu_ns[find(usage, burner.pid)] == pytest.approx(after - before, abs=20e6)
 
 
@@ -97,7 +102,7 @@ def test_a_newcomer_is_charged_from_its_birth() -> None:
     usage = probe()
     look(usage)
     with running("import time\nwhile time.process_time() < 0.3: pass\ntime.sleep(60)") as process:
-        time.sleep(0.6)
+        wait_until(lambda: clock(process) >= 300e6)
         seen = look(usage)
         assert seen.cpu_ns[find(usage, process.pid)] >= 300e6
 
@@ -111,6 +116,45 @@ def test_an_ended_process_is_reported_once() -> None:
     assert [p for p in look(usage).ended if p is known] == [known]
     assert process.pid not in [p.pid for p in usage.processes]
     assert known not in look(usage).ended
+
+
+def test_a_zombie_that_is_reaped_has_ended_at_the_next_listing(cgroup: Path) -> None:
+    """Its group stands still by then; that the machine has a thread less tells."""
+    usage = probe(find_cgroupfs(Path("/sys/fs/cgroup")))
+    with subprocess.Popen([sys.executable, "-c", SLEEP]) as process:
+        (cgroup / "cgroup.procs").write_text(str(process.pid))
+        look(usage)
+        known = find(usage, process.pid)
+        process.kill()
+        wait_until(lambda: Path(f"/proc/{process.pid}/stat").read_text().split()[2] == "Z")
+        assert known not in look(usage).ended
+        process.wait()
+    now_ns = time.monotonic_ns()
+    assert known in usage.look(now_ns + 10_000_000_000).ended
+
+
+def test_nobody_is_listed_while_nobody_comes_or_goes() -> None:
+    """Once a minute all the same: somebody may have been hidden."""
+    procfs = Quiet(Path("/proc"))
+    usage = probe(procfs=procfs)
+    for second in (0, 1, 11, 31, 59):
+        usage.look(second * 1_000_000_000)
+    assert procfs.listings == 1
+    usage.look(61_000_000_000)
+    assert procfs.listings == 2
+
+
+class Quiet(Procfs):
+    """A procfs of a machine on which nobody comes or goes."""
+
+    listings = 0
+
+    def read_census(self) -> Census:
+        return Census(1, 1)
+
+    def list_pids(self) -> set[int]:
+        self.listings += 1
+        return {os.getpid()}
 
 
 def test_another_process_under_the_same_pid_is_another() -> None:
@@ -255,10 +299,10 @@ def test_files_do_where_clocks_cannot() -> None:
     with running(BURN) as burner:
         usage = probe(procfs=Elsewhere(Path("/proc")))
         look(usage)
-        before = time.clock_gettime_ns((~burner.pid << 3) | 2)
+        before = clock(burner)
         time.sleep(0.5)
         seen = look(usage)
-        after = time.clock_gettime_ns((~burner.pid << 3) | 2)
+        after = clock(burner)
     assert usage.method == "/proc/PID/stat"
     assert seen.cpu_ns[find(usage, burner.pid)] == pytest.approx(after - before, abs=60e6)
 
@@ -323,16 +367,16 @@ def test_what_was_used_while_nobody_looked_is_told_after_a_restart() -> None:
     with running(BURN) as burner, running(SLEEP) as sleeper:
         look(before)
         rows = {key: json.loads(json.dumps(row)) for key, row in look_and_dump(before).items()}
-        time.sleep(0.5)
-        with running(BURN):
-            time.sleep(0.5)
+        dumped_ns = clock(burner)
+        with running(BURN) as gone:  # one that comes and goes
+            wait_until(lambda: clock(gone) >= 500e6)
         after = probe()
         after.restore(rows)
         usage = look(after)
         used = {process.pid: time_ns for process, time_ns in usage.cpu_ns.items()}
-        assert 0.4e9 < used[burner.pid] < 2e9
+        assert used[burner.pid] == pytest.approx(clock(burner) - dumped_ns, abs=0.2e9)
         assert used.get(sleeper.pid, 0) < 0.05e9
-        assert usage.unseen_ns > 0.2e9  # one that came and went
+        assert usage.unseen_ns > 0.2e9
         again = look(after)
         assert again.cpu_ns.get(find(after, burner.pid), 0) < 0.5e9
 

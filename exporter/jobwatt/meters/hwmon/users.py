@@ -203,7 +203,7 @@ class GpuUsers:
         before, self._youngest = self._youngest, None
         if self._own_pids:  # another namespace's counter says nothing about these pids
             with contextlib.suppress(ReadError):
-                self._youngest = self._procfs.read_youngest_pid()
+                self._youngest = self._procfs.read_census().youngest_pid
         is_same = self._youngest is not None and self._youngest == before
         if is_same and self._listed is not None and now_ns < self._listing_due_ns:
             return self._listed
