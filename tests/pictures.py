@@ -64,8 +64,8 @@ def gpu_picture() -> Snapshot:
     series = SeriesView(SeriesLabels(7, "train", "ada", "slurm:7"), (5, 0, 0), 9 * J, alive=True)
     whole = picture()
     (job,) = whole.jobs
-    ended = replace(job, job_uid="slurm:6", ended=1_600_000_009.0)
-    holder = replace(job, job_uid="slurm:7", gpus=1, gpu_idle_uj=60 * J, energy_uj=(0, 0, 39 * J))
+    ended = job._replace(job_uid="slurm:6", ended=1_600_000_009.0)
+    holder = job._replace(job_uid="slurm:7", gpus=1, gpu_idle_uj=60 * J, energy_uj=(0, 0, 39 * J))
     return replace(
         whole,
         devices=(*whole.devices, gpu_view(state)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from jobwatt.gpus import GpuHolder, GpuInfo, GpuState
 from jobwatt.model import Device, IdlePower, RaplDomain
@@ -74,9 +75,10 @@ class SeriesLabels:
     job_uid: str
 
 
-@dataclass(frozen=True, slots=True)
-class SeriesView:
+class SeriesView(NamedTuple):
     """A process's series.
+
+    A named tuple: hundreds are made at each sample, and a frozen dataclass costs three times that.
 
     Attributes:
         energy_uj: by device, in the order of `Snapshot.devices`; it may be shorter where devices
@@ -91,9 +93,10 @@ class SeriesView:
     alive: bool
 
 
-@dataclass(frozen=True, slots=True)
-class JobView:
+class JobView(NamedTuple):
     """A job on this node; see `jobwatt.jobs.JobAccount`. Times are Unix seconds.
+
+    A named tuple for the reason that `SeriesView` is one.
 
     Attributes:
         record: what is known of it, None while that may still change.

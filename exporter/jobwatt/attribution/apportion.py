@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import nlargest
-from operator import itemgetter
 
 __all__ = ["apportion"]
 
@@ -28,7 +26,9 @@ def apportion(total: int, weights: Sequence[int]) -> list[int]:
     shares = [total * weight // whole for weight in weights]
     missing = total - sum(shares)
     if missing:
-        remainders = ((total * weight % whole, -index) for index, weight in enumerate(weights))
-        for _, negated in nlargest(missing, remainders, key=itemgetter(0)):
-            shares[-negated] += 1
+        remainders = [total * weight % whole for weight in weights]
+        # Stable also in reverse: of equals the first stay first.
+        largest = sorted(range(len(weights)), key=remainders.__getitem__, reverse=True)
+        for index in largest[:missing]:
+            shares[index] += 1
     return shares

@@ -222,9 +222,8 @@ def _with_mean_power(snapshot: Snapshot, before: Snapshot) -> Snapshot:
     span_ns = max(snapshot.monotonic_ns - before.monotonic_ns, 1)
     earlier = {view.labels: sum(view.energy_uj) for view in before.series}
     series = tuple(
-        replace(
-            view,
-            power_uw=mean_power_uw(sum(view.energy_uj) - earlier.get(view.labels, 0), span_ns),
+        view._replace(
+            power_uw=mean_power_uw(sum(view.energy_uj) - earlier.get(view.labels, 0), span_ns)
         )
         for view in snapshot.series
     )

@@ -1,16 +1,15 @@
 """A snapshot as the text of a scrape.
 
-prometheus-client chooses the format and renders it. The two families that grow with the machine's
-processes and jobs are put together from prefixes that prometheus-client has rendered once, so that
-a scrape formats numbers only (ten times cheaper); a test holds the page to its own rendering.
+prometheus-client chooses the format and renders it, each line once: what stands before the number
+is kept as long as its row is there, so that a scrape formats numbers only (ten times cheaper). A
+test holds the page to prometheus-client's own rendering.
 """
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from functools import partial
-from typing import Any, Protocol, cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, cast
 
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import (
@@ -22,19 +21,9 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from jobwatt.exposition.catalog import JOB_ENERGY, PROCESS_ENERGY, MetricSpec
-from jobwatt.exposition.samples import (
-    Row,
-    is_shown,
-    job_labels,
-    job_rows,
-    process_labels,
-    process_rows,
-    samples,
-)
-from jobwatt.model import Device
+from jobwatt.exposition.catalog import MetricSpec
+from jobwatt.exposition.samples import Row, samples
 from jobwatt.snapshot import Snapshot
-from jobwatt.units import joules
 
 __all__ = ["Renderer", "metric_families"]
 
@@ -56,16 +45,10 @@ class _Families(Collector):
         return self._families
 
 
-def metric_families(snapshot: Snapshot, *, energies: bool) -> Iterator[Metric]:
-    """Return the snapshot as prometheus-client's metrics.
-
-    `energies`: with the energy of processes and jobs, too.
-    """
+def metric_families(snapshot: Snapshot) -> Iterator[Metric]:
+    """Return the snapshot as prometheus-client's metrics."""
     for spec, rows in samples(snapshot):
         yield _family(spec, rows)
-    if energies:
-        yield _family(JOB_ENERGY, job_rows(snapshot))
-        yield _family(PROCESS_ENERGY, process_rows(snapshot))
 
 
 def _family(spec: MetricSpec, rows: Iterable[Row]) -> Metric:
@@ -81,16 +64,45 @@ def _family(spec: MetricSpec, rows: Iterable[Row]) -> Metric:
     return family
 
 
-Prefixes = dict[Hashable, list[str]]
-"""What stands before the number in each line of a process or a job, by device."""
+class _FamilyText:
+    """One family in one format: its head, and what stands before the number in each line."""
+
+    def __init__(self, spec: MetricSpec, encode: _Encoder) -> None:
+        self._spec = spec
+        self._encode = encode
+        self._head = self._encoded([])
+        self._prefixes: dict[tuple[str, ...], str] = {}
+
+    def render(self, rows: Sequence[Row]) -> str:
+        """Return the family's lines."""
+        before = self._prefixes
+        new = [labels for labels, _ in rows if labels not in before]
+        if new:
+            before |= zip(new, self._made(new), strict=True)
+        self._prefixes = {labels: before[labels] for labels, _ in rows}
+        lines = [
+            f"{before[labels]}{floatToGoString(value)}\n"  # type: ignore[no-untyped-call]
+            for labels, value in rows
+        ]
+        return self._head + "".join(lines)
+
+    def _made(self, labels: Iterable[tuple[str, ...]]) -> list[str]:
+        # Not splitlines(): a name may hold what Unicode calls a line break.
+        lines = self._encoded([(each, 1) for each in labels]).split("\n")
+        return [
+            line.removesuffix(_ONE) + " " for line in lines if line and not line.startswith("#")
+        ]
+
+    def _encoded(self, rows: Iterable[Row]) -> str:
+        return self._encode(_Families([_family(self._spec, rows)])).removesuffix(_EOF).decode()
 
 
 class Renderer:
-    """Renders snapshots; keeps the prefixes of live series. For one thread at a time."""
+    """Renders snapshots; keeps what it has rendered once. For one thread at a time."""
 
     def __init__(self, *, compress: bool = True) -> None:
         self._compress = compress
-        self._prefixes: dict[tuple[str, str], Prefixes] = {}
+        self._texts: dict[str, dict[str, _FamilyText]] = {}
 
     def render(
         self, snapshot: Snapshot, accept: str, accept_encoding: str
@@ -98,56 +110,22 @@ class Renderer:
         """Return the page's body and its headers for what the client accepts."""
         encoder, content_type = choose_encoder(accept)
         encode = cast("_Encoder", encoder)
-        body = encode(_Families(metric_families(snapshot, energies=False)))
-        end = _EOF if body.endswith(_EOF) else b""
-        if end:
-            body = body[: -len(_EOF)]
-        if len(self._prefixes) >= _MOST_FORMATS:  # clients name the versions
-            self._prefixes.clear()
-        devices = [view.device for view in snapshot.devices]
-        cached = partial(self._cached, devices, encode, content_type)
-        jobs = ((job.job_uid, job.energy_uj) for job in snapshot.jobs)
-        series = ((one.labels, one.energy_uj) for one in snapshot.series)
-        body += cached(JOB_ENERGY, job_labels, jobs)
-        body += cached(PROCESS_ENERGY, process_labels, series) + end
+        if content_type not in self._texts and len(self._texts) >= _MOST_FORMATS:
+            self._texts.clear()  # clients name the versions
+        texts = self._texts.setdefault(content_type, {})
+        page: list[str] = []
+        for spec, rows in samples(snapshot):
+            if spec.name not in texts:
+                texts[spec.name] = _FamilyText(spec, encode)
+            page.append(texts[spec.name].render(rows))
+        body = "".join(page).encode()
+        if encode(_Families([])).endswith(_EOF):
+            body += _EOF
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if self._compress and _accepts_gzip(accept_encoding):
             headers["Content-Encoding"] = "gzip"
             body = gzip.compress(body, _GZIP_LEVEL)
         return body, headers
-
-    def _cached(
-        self,
-        devices: list[Device],
-        encode: _Encoder,
-        content_type: str,
-        spec: MetricSpec,
-        labels: Callable[[Any, Device], tuple[str, ...]],
-        energies: Iterable[tuple[Hashable, tuple[int, ...]]],
-    ) -> bytes:
-        """Render a family of energies by device: cached prefixes, fresh numbers."""
-        before = self._prefixes.get((spec.name, content_type), {})
-        kept: Prefixes = {}
-        lines = [encode(_Families([_family(spec, [])])).removesuffix(_EOF).decode()]
-        for name, energy_uj in energies:
-            prefixes = before.get(name)
-            if prefixes is None or len(prefixes) != len(devices):
-                rows: list[Row] = [(labels(name, device), 1) for device in devices]
-                prefixes = _make_prefixes(spec, rows, encode)
-            kept[name] = prefixes
-            for device, prefix, uj in zip(devices, prefixes, energy_uj, strict=False):
-                if is_shown(device, uj):
-                    number = floatToGoString(joules(uj))  # type: ignore[no-untyped-call]
-                    lines.append(f"{prefix}{number}\n")
-        self._prefixes[spec.name, content_type] = kept
-        return "".join(lines).encode()
-
-
-def _make_prefixes(spec: MetricSpec, rows: list[Row], encode: _Encoder) -> list[str]:
-    text = encode(_Families([_family(spec, rows)])).removesuffix(_EOF).decode()
-    # Not splitlines(): a name may hold what Unicode calls a line break.
-    lines = [line for line in text.split("\n") if line and not line.startswith("#")]
-    return [line.removesuffix(_ONE) + " " for line in lines]
 
 
 def _accepts_gzip(accept_encoding: str) -> bool:

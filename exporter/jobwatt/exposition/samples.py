@@ -13,7 +13,7 @@ from jobwatt.records import JobRecord
 from jobwatt.snapshot import DeviceView, JobView, SeriesLabels, Snapshot
 from jobwatt.units import NS, joules, watts
 
-__all__ = ["Row", "is_shown", "job_labels", "job_rows", "process_labels", "process_rows", "samples"]
+__all__ = ["Row", "samples"]
 
 Row = tuple[tuple[str, ...], float]
 """Label values in the catalog's order, and the value."""
@@ -31,7 +31,7 @@ _GAUGES: tuple[tuple[MetricSpec, Callable[[GpuState], float | None]], ...] = (
 
 
 def samples(snapshot: Snapshot) -> Iterator[tuple[MetricSpec, list[Row]]]:
-    """Return the rows of every metric but the energy of processes and jobs (`…_rows`)."""
+    """Return the rows of every metric that there is something to tell of."""
     yield from _device_samples(snapshot.devices)
     yield from _gpu_samples(snapshot.devices)
     yield from _job_samples(snapshot.jobs)
@@ -43,26 +43,27 @@ def samples(snapshot: Snapshot) -> Iterator[tuple[MetricSpec, list[Row]]]:
     yield catalog.NODE_CPUS, [((), snapshot.node.cpus)]
     yield catalog.NODE_INFO, [((snapshot.node.grid_zone,), 1)]
     yield from _health_samples(snapshot)
+    jobs = (((job.job_uid,), job.energy_uj) for job in snapshot.jobs)
+    yield catalog.JOB_ENERGY, _energy_rows(snapshot.devices, jobs)
+    processes = ((_names(one.labels), one.energy_uj) for one in snapshot.series)
+    yield catalog.PROCESS_ENERGY, _energy_rows(snapshot.devices, processes)
 
 
-def process_labels(labels: SeriesLabels, device: Device) -> tuple[str, ...]:
-    """Return the label values of one process's series on one device."""
-    return (str(labels.pid), labels.comm, labels.user, labels.job_uid, *_with_source(device))
-
-
-def process_rows(snapshot: Snapshot) -> list[Row]:
-    """Return the rows of the processes' energy."""
+def _energy_rows(
+    devices: Sequence[DeviceView], energies: Iterable[tuple[tuple[str, ...], Sequence[int]]]
+) -> list[Row]:
+    """Return rows of energy by device: not of each GPU that was never used."""
+    places = [(_with_source(v.device), v.device.component is Component.GPU) for v in devices]
     return [
-        (process_labels(series.labels, view.device), joules(uj))
-        for series in snapshot.series
-        for view, uj in zip(snapshot.devices, series.energy_uj, strict=False)
-        if is_shown(view.device, uj)
+        (names + place, joules(uj))
+        for names, energy_uj in energies
+        for (place, is_gpu), uj in zip(places, energy_uj, strict=False)
+        if uj or not is_gpu
     ]
 
 
-def is_shown(device: Device, uj: int) -> bool:
-    """Whether a process's series has a row of a device: not of each GPU that it never used."""
-    return uj > 0 or device.component is not Component.GPU
+def _names(labels: SeriesLabels) -> tuple[str, ...]:
+    return str(labels.pid), labels.comm, labels.user, labels.job_uid
 
 
 def _plain(device: Device) -> tuple[str, str]:
@@ -116,21 +117,6 @@ def _device_samples(devices: Iterable[DeviceView]) -> Iterator[tuple[MetricSpec,
     yield catalog.METER_WRAPS, [((name,), n) for (_, name), n in total(_WRAPS)]
     yield catalog.METER_RESETS, [((name,), n) for (_, name), n in total(_RESETS)]
     yield catalog.METER_GAP, [((name,), ns / NS) for (_, name), ns in total(_GAP)]
-
-
-def job_labels(job_uid: str, device: Device) -> tuple[str, ...]:
-    """Return the label values of one job's energy on one device."""
-    return (job_uid, *_with_source(device))
-
-
-def job_rows(snapshot: Snapshot) -> list[Row]:
-    """Return the rows of the jobs' energy."""
-    return [
-        (job_labels(job.job_uid, view.device), joules(uj))
-        for job in snapshot.jobs
-        for view, uj in zip(snapshot.devices, job.energy_uj, strict=False)
-        if is_shown(view.device, uj)
-    ]
 
 
 def _job_samples(jobs: Sequence[JobView]) -> Iterator[tuple[MetricSpec, list[Row]]]:

@@ -34,7 +34,7 @@ class Whole(Collector):
         self._snapshot = snapshot
 
     def collect(self) -> list:  # type: ignore[type-arg]
-        return list(metric_families(self._snapshot, energies=True))
+        return list(metric_families(self._snapshot))
 
 
 def rendered(snapshot: Snapshot, accept: str) -> str:
@@ -108,7 +108,7 @@ def test_each_metric_is_in_the_catalog_and_each_of_the_catalog_is_there() -> Non
     exported = {
         sample.name
         for snapshot in (picture(), gpu_picture())
-        for family in metric_families(snapshot, energies=True)
+        for family in metric_families(snapshot)
         for sample in family.samples
     }
     assert exported == {m.name for m in METRICS} - {"jobwatt_checkpoint_timestamp_seconds"}
@@ -118,7 +118,7 @@ def test_labels_are_those_of_the_catalog() -> None:
     """No more and no fewer."""
     labels = {metric.name: set(metric.labels) for metric in METRICS}
     for snapshot in (picture(), gpu_picture()):
-        for family in metric_families(snapshot, energies=True):
+        for family in metric_families(snapshot):
             for sample in family.samples:
                 assert set(sample.labels) == labels[sample.name]
 
@@ -201,4 +201,4 @@ def test_made_up_versions_do_not_fill_the_memory() -> None:
     renderer = Renderer()
     for minor in range(100):
         renderer.render(picture(), f"application/openmetrics-text; version=1.0.{minor}", "")
-    assert len(renderer._prefixes) < 10
+    assert len(renderer._texts) < 10
