@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -490,7 +491,7 @@ def test_script_without_a_first_line(tmp_path: Path) -> None:
 def test_environment(tmp_path: Path) -> None:
     """The job is declared to all children; what an outer run declared does not hold."""
     output = tmp_path / "r.json"
-    outer = os.environ | {"JOBWATT_JOB": "outer", "JOBWATT_BUDGET": "1J", "JOBWATT_ACCOUNT": "o"}
+    outer = os.environ | {f"JOBWATT_{name}": "1J" for name in ("JOB", "NAME", "BUDGET", "ACCOUNT")}
     show = "env | grep ^JOBWATT_ | sort"
 
     plain = run("--id=inner", "sh", "-c", show, env=outer)
@@ -504,7 +505,10 @@ def test_environment(tmp_path: Path) -> None:
         env=outer,
     )
 
+    named = run("--name=bert", *("sh", "-c", show), env=outer)
+
     assert plain.stdout == b"JOBWATT_JOB=inner\n"
+    assert re.fullmatch(rb"JOBWATT_JOB=bert-\S+\nJOBWATT_NAME=bert\n", named.stdout)
     assert full.stdout == (
         b"JOBWATT_ACCOUNT=vision\nJOBWATT_BUDGET=7200000.0J\nJOBWATT_JOB=inner\n"
     )

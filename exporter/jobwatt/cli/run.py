@@ -170,11 +170,15 @@ def run(
     if name is not None and run_id is not None:
         raise click.UsageError("--name and --id exclude each other")
     given = click.get_current_context().get_parameter_source("url") is not ParameterSource.DEFAULT
-    run_id = run_id or _unique(name or _name_of(command[0]))
+    if run_id is None:
+        name = name or _name_of(command[0])
+        run_id = _unique(name)
     environment = os.environ | {"JOBWATT_JOB": run_id}
     # What an outer run declared does not hold for this one.
-    environment.pop("JOBWATT_BUDGET", None)
-    environment.pop("JOBWATT_ACCOUNT", None)
+    for variable in ("JOBWATT_NAME", "JOBWATT_BUDGET", "JOBWATT_ACCOUNT"):
+        environment.pop(variable, None)
+    if name is not None:
+        environment["JOBWATT_NAME"] = name
     if budget is not None:
         environment["JOBWATT_BUDGET"] = f"{budget!r}J"
     if account is not None:

@@ -65,7 +65,7 @@ _WORDS = {
     "k8s": _Words(),
     "container": _Words(),
     "systemd": _Words(),
-    "run": _Words(),
+    "run": _Words(name=("JOBWATT_NAME",)),
 }
 """Kinds of jobs that a process can speak for; sessions and the system are nobody's to speak for."""
 

@@ -80,6 +80,13 @@ def test_who_is_not_vouched_for_by_a_scheduler_has_no_account(
     assert (record.account, record.budget is not None) == ("none", True)
 
 
+def test_a_declared_job_may_have_a_name_beside_its_id() -> None:
+    """`jobwatt run --name bert` makes an id of it for each run."""
+    told = told_by_environment("run:bert-0701", {"JOBWATT_NAME": "bert"}, proven=False)
+    assert told == JobRecord(name="bert")
+    assert told_by_environment("slurm:7", {"JOBWATT_NAME": "bert"}, proven=True) is None
+
+
 @pytest.mark.parametrize("job_uid", ["run:bert", "container:abc", "systemd:a.service", "lsf:7"])
 def test_a_cgroup_proves_no_account_where_no_scheduler_made_it(job_uid: str) -> None:
     """A unit's or a container's own cgroup says nothing about who pays."""
