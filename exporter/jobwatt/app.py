@@ -79,12 +79,20 @@ ATTEMPTS, ATTEMPT_SECONDS = 5, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a sampler is made of, apart from the rules: a real host's, or a simulated one's."""
+    """What a sampler is made of, apart from the rules: a real host's, or a simulated one's.
+
+    Attributes:
+        clock, wall: monotonic and Unix time.
+        catch_up: lets a stretch of a simulated past go by; whether there was any.
+    """
 
     meters: Sequence[Meter]
     usage: UsageProbe
     cpus: int
     owners: JobOwners | None = None
+    clock: Callable[[], int] = time.monotonic_ns
+    wall: Callable[[], float] = time.time
+    catch_up: Callable[[], bool] = lambda: False
 
 
 def host_parts(config: Config, must_restart: Callable[[str], None] = lambda _: None) -> Parts:
@@ -200,14 +208,23 @@ def _cgroupfs(config: Config, procfs: Procfs) -> Cgroupfs:
 
 def simulated_parts(scenario: str, seed: int) -> Parts:
     """Return the parts of a made-up node."""
-    from jobwatt.simulation.meter import SimulatedMeter  # noqa: PLC0415 - not for real nodes
+    from jobwatt.simulation.clock import SimulatedClock  # noqa: PLC0415 - not for real nodes
+    from jobwatt.simulation.meter import SimulatedMeter  # noqa: PLC0415
     from jobwatt.simulation.node import SimulatedNode  # noqa: PLC0415
     from jobwatt.simulation.scenarios import SCENARIOS  # noqa: PLC0415
     from jobwatt.simulation.usage import SimulatedUsage  # noqa: PLC0415
 
     chosen = SCENARIOS[scenario]
-    node = SimulatedNode(chosen, seed=seed)
-    return Parts([SimulatedMeter(node)], SimulatedUsage(node), chosen.hardware.threads)
+    clock = SimulatedClock(chosen.past_seconds)
+    node = SimulatedNode(chosen, clock.monotonic_ns, seed)
+    return Parts(
+        [SimulatedMeter(node)],
+        SimulatedUsage(node, clock.wall),
+        chosen.hardware.threads,
+        clock=clock.monotonic_ns,
+        wall=clock.wall,
+        catch_up=clock.catch_up,
+    )
 
 
 def _rapl(config: Config, procfs: Procfs) -> RaplMeter | None:
@@ -256,12 +273,12 @@ def make_sampler(config: Config, parts: Parts, store: Store | None = None) -> Sa
         grid_zone=config.grid_zone,
         cpu_time_method=parts.usage.method,
         interval_seconds=config.sample_interval,
-        started=time.time(),
+        started=parts.wall(),
     )
     boot_id = Procfs(config.path_procfs).read_boot_id()
     if store is not None:
         try:
-            accountant.restore(store.rows, boot_id, time.monotonic_ns(), time.time())
+            accountant.restore(store.rows, boot_id, parts.clock(), parts.wall())
             if accountant.same_boot:
                 parts.usage.restore(store.rows)
         except (ValueError, TypeError, LookupError) as error:
@@ -273,6 +290,8 @@ def make_sampler(config: Config, parts: Parts, store: Store | None = None) -> Sa
         parts.usage,
         accountant,
         node,
+        clock=parts.clock,
+        wall=parts.wall,
         resident_bytes=_resident_bytes,
         store=store,
         boot_id=boot_id,
@@ -335,6 +354,8 @@ def serve(config: Config, parts: Parts, *, keep_state: bool = True) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    while parts.catch_up():
+        sampler.sample()
     server.start()
     host, port = server.address
     shown = f"[{host}]" if ":" in host else host

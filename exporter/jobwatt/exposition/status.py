@@ -19,16 +19,20 @@ matter least. Fields are added, never changed in meaning.
                 instances [uuid, name, memory_used_bytes, energy_joules, pids]: its MIG instances;
                 energy_joules is their part of its active energy
     processes   [pid, comm, user, job_uid, power_watts, energy_joules, components {name: joules}]
-    jobs        [job_uid, user, power_watts, energy_joules, components {name: joules},
-                sources {name: joules}, cpu_seconds, gpus, gpu_idle_joules, started,
-                measured_since, ended]: live ones by power, then those that linger, by their end
+    jobs        [job_uid, kind, name, user, account, queue, k8s_namespace, power_watts,
+                energy_joules, components {name: joules}, sources {name: joules}, cpu_seconds,
+                gpus, gpu_idle_joules, cpus, budget_joules, budget_origin, started, measured_since,
+                deadline, ended]: live ones by power, then those that linger, by their end;
+                cpu_seconds grows by what it keeps busy of the cpus that it holds, and the budget is
+                the whole job's, of which energy_joules is what it used on this node
     health      sample_seconds, samples_missed, cpu_seconds, cpu_ratio, resident_bytes,
                 checkpoint, series, series_dropped {reason: count}
     history     times [Unix seconds], devices {device: [watts]}
 
 What is not known is null (`power_watts`, `limit_watts`, `idle_watts` with `idle_method`,
-`checkpoint`, `cpu_ratio`, `ended` of a live job, a point of the history, all that a GPU does not
-tell now). Pids are those of the node's processes: where the GPU's driver tells other ones, `pids`
+`checkpoint`, `cpu_ratio`, a point of the history, all that a GPU does not tell now; of a job `ended`
+while it lives, `cpus`, `deadline` and the budget where there is none, and `name` to `k8s_namespace`
+but `user` until its names are settled). Pids are those of the node's processes: where the GPU's driver tells other ones, `pids`
 of its instances are null and its holders are those that may use it. A device's `energy_joules` is
 the sum of its idle, unattributed, other and retired joules and of all processes with a series, of
 which `processes` names the live ones that use or have used the most.
@@ -40,6 +44,7 @@ from collections.abc import Iterable, Sequence
 
 from jobwatt.gpus import GpuHolder, GpuInfo, GpuInstance, GpuState
 from jobwatt.model import Component
+from jobwatt.records import kind_of
 from jobwatt.snapshot import DeviceView, Health, HistoryPoint, JobView, SeriesView, Snapshot
 from jobwatt.units import NS, joules, watts
 
@@ -47,6 +52,9 @@ __all__ = ["MOST_JOBS", "MOST_PROCESSES", "status"]
 
 MOST_PROCESSES = 50
 """So many by power, and so many by energy, are named."""
+
+MOST_OF_JOB = 5
+"""And so many of each job."""
 
 MOST_JOBS = 1000
 
@@ -169,12 +177,17 @@ def _instance(instance: GpuInstance, state: GpuState, view: DeviceView) -> dict[
 
 
 def _foremost(series: Iterable[SeriesView]) -> list[SeriesView]:
-    """Return the live ones of the highest power and of the highest energy, by power."""
+    """Return the live ones of the highest power and energy, and each job's first, by power."""
     live = [(view, sum(view.energy_uj)) for view in series if view.alive]
     by_power = sorted(live, key=lambda item: (-item[0].power_uw, -item[1], item[0].labels.pid))
     # Those who have used most may sleep now; a list by energy must have them all the same.
     by_energy = sorted(live, key=lambda item: (-item[1], item[0].labels.pid))
     chosen = {id(view) for view, _ in by_power[:MOST_PROCESSES] + by_energy[:MOST_PROCESSES]}
+    of_job: dict[str, int] = {}
+    for view, _ in by_power:
+        place = of_job[view.labels.job_uid] = of_job.get(view.labels.job_uid, 0) + 1
+        if place <= MOST_OF_JOB:
+            chosen.add(id(view))
     return [view for view, _ in by_power if id(view) in chosen]
 
 
@@ -192,7 +205,10 @@ def _process(view: SeriesView, components: Sequence[Component]) -> dict[str, obj
 
 def _foremost_jobs(jobs: Sequence[JobView]) -> list[JobView]:
     """Return the live ones by power, then those that have ended, the latest first."""
-    live = sorted((job for job in jobs if job.ended is None), key=lambda job: -job.power_uw)
+    live = sorted(
+        (job for job in jobs if job.ended is None),
+        key=lambda job: (-job.power_uw, -sum(job.energy_uj)),
+    )
     ended = [job for job in jobs if job.ended is not None]
     ended.sort(key=lambda job: job.ended or 0.0, reverse=True)
     return (live + ended)[:MOST_JOBS]
@@ -201,9 +217,15 @@ def _foremost_jobs(jobs: Sequence[JobView]) -> list[JobView]:
 def _job(job: JobView, devices: Sequence[DeviceView]) -> dict[str, object]:
     by_component = [view.device.component.value for view in devices]
     by_source = [view.device.source.value for view in devices]
+    record, budget = job.record, job.budget
     return {
         "job_uid": job.job_uid,
+        "kind": kind_of(job.job_uid),
+        "name": record and record.name,
         "user": job.user,
+        "account": job.account,
+        "queue": record and record.queue,
+        "k8s_namespace": record and record.k8s_namespace,
         "power_watts": watts(job.power_uw),
         "energy_joules": joules(sum(job.energy_uj)),
         "components": _sums(by_component, job.energy_uj),
@@ -211,8 +233,12 @@ def _job(job: JobView, devices: Sequence[DeviceView]) -> dict[str, object]:
         "cpu_seconds": job.cpu_ns / NS,
         "gpus": job.gpus,
         "gpu_idle_joules": joules(job.gpu_idle_uj),
+        "cpus": job.cpus,
+        "budget_joules": None if budget is None else budget.joules,
+        "budget_origin": None if budget is None else budget.origin.value,
         "started": job.started,
         "measured_since": job.measured_since,
+        "deadline": record and record.deadline,
         "ended": job.ended,
     }
 

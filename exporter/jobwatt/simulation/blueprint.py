@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jobwatt.records import NO_ACCOUNT, Budget
 from jobwatt.simulation.load import Load
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "MIB",
     "Gpu",
     "Hardware",
+    "Job",
     "Kernels",
     "Lifetime",
     "Package",
@@ -92,6 +94,41 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """What a scheduler runs on the node, once or again and again, each time as a job of its own.
+
+    Attributes:
+        uid: its job_uid; `{id}` stands for the number of a run, `{uuid}` for its UUID.
+        user: whose it is.
+        name, account, queue, k8s_namespace: as users and schedulers name it.
+        budget: what each run may use.
+        cpus: how many it is given, None where none are reserved.
+        gpus: the GPUs that it is given, by number.
+        begins_seconds: the age of the node at which it is first run.
+        lasts_seconds: how long a run takes; None: as long as the node.
+        pause_seconds: how long after a run the next begins; None: there is none.
+        limit_seconds: how long its scheduler lets a run go on; None: for ever.
+        first_id, ids_apart: the numbers of its runs.
+    """
+
+    uid: str
+    user: User
+    name: str = ""
+    account: str = NO_ACCOUNT
+    queue: str = ""
+    k8s_namespace: str = ""
+    budget: Budget | None = None
+    cpus: float | None = None
+    gpus: tuple[int, ...] = ()
+    begins_seconds: float = 0.0
+    lasts_seconds: float | None = None
+    pause_seconds: float | None = None
+    limit_seconds: float | None = None
+    first_id: int = 1
+    ids_apart: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Lifetime:
     """Processes that come and go.
 
@@ -135,10 +172,12 @@ class Workload:
         intensity: power drawn by a CPU second, beside the usual 1 (vector units draw more).
         traffic: how much of a CPU's share of the memory bandwidth it uses, 0 to 1.
         lifetime: None for what lives as long as the node.
-        start_seconds: the age of the node at which the first are born.
+        start_seconds: the age of the node, or of the job's run, at which the first are born.
         gpus: the GPUs that they are given, by number: their environment names them.
         kernels: what they compute there, the first on the first of `gpus`, and so on in turn; None
             for what has no context on a GPU.
+        job: the job whose processes these are: they live only while it runs. None for what belongs
+            to nothing that ends.
     """
 
     comm: str
@@ -155,13 +194,19 @@ class Workload:
     start_seconds: float = 0.0
     gpus: tuple[int, ...] = ()
     kernels: Kernels | None = None
+    job: Job | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A node and its work. The first workload is the node's first process."""
+    """A node and its work. The first workload is the node's first process.
+
+    Attributes:
+        past_seconds: how old the node is when its exporter first answers.
+    """
 
     name: str
     description: str
     hardware: Hardware
     workloads: tuple[Workload, ...]
+    past_seconds: float = 0.0

@@ -17,9 +17,10 @@ from random import Random
 from jobwatt.attribution.apportion import apportion
 from jobwatt.host.procfs import TICKS
 from jobwatt.model import Component, Process
-from jobwatt.simulation.blueprint import Scenario, Workload
+from jobwatt.simulation.blueprint import Job, Scenario, Workload
 from jobwatt.simulation.gpus import SimulatedGpu
 from jobwatt.simulation.parts import STEP_NS, Part
+from jobwatt.simulation.runs import Run, run_at
 from jobwatt.simulation.tasks import Context, Task, stray
 from jobwatt.units import NS
 
@@ -84,6 +85,9 @@ class SimulatedNode:
         self._busy_ns = [0] * len(packages)
         self._step_busy_ns = [0] * len(packages)
         self._ended: list[Task] = []
+        jobs = (workload.job for workload in scenario.workloads if workload.job is not None)
+        self._runs: dict[Job, Run | None] = dict.fromkeys(jobs)
+        self._runs_ended: list[Run] = []
         parts = tuple(self._make_parts())
         self.gpus = tuple(
             SimulatedGpu(number, gpu, scenario.hardware.gpu_driver, self._random)
@@ -124,6 +128,16 @@ class SimulatedNode:
     def take_ended(self) -> list[Task]:
         """Return the processes that have ended since this was asked last."""
         ended, self._ended = self._ended, []
+        return ended
+
+    @property
+    def runs(self) -> Iterator[Run]:
+        """The runs of jobs that go on now."""
+        return (run for run in self._runs.values() if run is not None)
+
+    def take_ended_runs(self) -> list[Run]:
+        """Return the runs that have ended since this was asked last."""
+        ended, self._runs_ended = self._runs_ended, []
         return ended
 
     def cpu_ns(self, task: Task) -> int:
@@ -174,11 +188,14 @@ class SimulatedNode:
             pause = self._random.uniform(0, workload.lifetime.pause_seconds[1])
         return int((workload.start_seconds + pause) * NS)
 
-    def _bear(self, slot: _Slot) -> None:
+    def _bear(self, slot: _Slot, run: Run | None) -> None:
         workload, born_ns = slot.workload, self._step_start_ns
-        ends_ns = None
+        ends = []
         if workload.lifetime is not None:
-            ends_ns = born_ns + int(self._random.uniform(*workload.lifetime.seconds) * NS)
+            ends.append(born_ns + int(self._random.uniform(*workload.lifetime.seconds) * NS))
+        if run is not None and run.ends_seconds is not None:
+            ends.append(int(run.ends_seconds * NS))
+        ends_ns = min(ends, default=None)
         pid = self._give_pid()
         # What was there before the simulation started with the machine, in the order of pids.
         ticks = pid if born_ns == 0 else (UPTIME_SECONDS * NS + born_ns) * TICKS // NS
@@ -189,7 +206,7 @@ class SimulatedNode:
             comm=workload.comm,
             uid=workload.user.uid,
             user=workload.user.name,
-            job_uid=workload.job_uid,
+            job_uid=workload.job_uid if run is None else run.job_uid,
             packages=None if bound is None else frozenset((bound,)),
             environment=self._environment(workload),
         )
@@ -217,16 +234,38 @@ class SimulatedNode:
 
     def _begin_step(self) -> None:
         seconds = self._step_start_ns / NS
+        self._schedule(seconds)
         for slot in self._slots:
             task = slot.task
             if task is None:
-                if slot.due_ns <= self._step_start_ns and _has_work(slot.workload, seconds):
-                    self._bear(slot)
+                if self._is_due(slot) and _has_work(slot.workload, seconds):
+                    job = slot.workload.job
+                    self._bear(slot, None if job is None else self._runs[job])
             elif task.ends_ns is not None and task.ends_ns <= self._step_start_ns:
                 self._bury(slot, task)
         self._work(self._demand(seconds))
         for number, gpu in enumerate(self.gpus):
             gpu.plan_step(self.residents(number), seconds, self._random)
+
+    def _schedule(self, seconds: float) -> None:
+        """Begin and end the runs of jobs."""
+        for job, before in self._runs.items():
+            if before is not None:
+                if before.ends_seconds is None or seconds < before.ends_seconds:
+                    continue
+                self._runs_ended.append(before)
+            run = self._runs[job] = run_at(job, seconds)
+            if run is not None:
+                for slot in self._slots:
+                    if slot.workload.job is job:
+                        due_ns = self._first_due_ns(slot.workload)
+                        slot.due_ns = int(run.begins_seconds * NS) + due_ns
+
+    def _is_due(self, slot: _Slot) -> bool:
+        """Whether a process is to be born in a place that is free."""
+        job = slot.workload.job
+        is_open = job is None or self._runs[job] is not None
+        return is_open and slot.due_ns <= self._step_start_ns
 
     def _bury(self, slot: _Slot, task: Task) -> None:
         self._ended.append(task)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from jobwatt.simulation.blueprint import MIB, User, Workload
+from functools import partial
+
+from jobwatt.simulation.blueprint import MIB, Job, User, Workload
 from jobwatt.simulation.load import Steady
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "WWW_DATA",
     "daemon",
     "kernel_thread",
+    "of_job",
 ]
 
 
@@ -42,6 +45,11 @@ def daemon(
 def kernel_thread(comm: str, share: float) -> Workload:
     """A thread of the kernel's own."""
     return Workload(comm, "system", ROOT, Steady(share))
+
+
+def of_job(job: Job) -> partial[Workload]:
+    """Return what makes processes of a job, given the rest of a `Workload`."""
+    return partial(Workload, job_uid=job.uid, user=job.user, gpus=job.gpus, job=job)
 
 
 DAEMONS = (

@@ -1,4 +1,4 @@
-"""The made-up nodes by name; those without GPUs are here.
+"""The made-up nodes by name; those without GPUs, and without a scheduler, are here.
 
 The figures are typical, not measured: package and DRAM power as in data sheets of 32-core server
 and four-core laptop processors, RAPL ranges as their energy units make them.
@@ -19,6 +19,7 @@ from jobwatt.simulation.blueprint import (
     Workload,
 )
 from jobwatt.simulation.gpu_server import GPU_SERVER
+from jobwatt.simulation.k8s_node import K8S_NODE
 from jobwatt.simulation.load import Daily, Phases, Steady
 from jobwatt.simulation.recurring import (
     ALICE,
@@ -33,6 +34,7 @@ from jobwatt.simulation.recurring import (
     daemon,
     kernel_thread,
 )
+from jobwatt.simulation.slurm_node import SLURM_NODE
 
 __all__ = [
     "LAPTOP",
@@ -216,5 +218,8 @@ TWO_SOCKET_SERVER = Scenario(
     ),
 )
 
-SCENARIOS: dict[str, Scenario] = {s.name: s for s in (LAPTOP, TWO_SOCKET_SERVER, GPU_SERVER)}
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (LAPTOP, TWO_SOCKET_SERVER, GPU_SERVER, SLURM_NODE, K8S_NODE)
+}
 """All scenarios by name."""

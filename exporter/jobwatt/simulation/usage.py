@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 
 from jobwatt.model import JobPresence, Process, Row, Rows, Usage
+from jobwatt.records import JobRecord
 from jobwatt.simulation.node import SimulatedNode
+from jobwatt.simulation.runs import record_of
 from jobwatt.simulation.tasks import Task
 from jobwatt.units import NS
 
 __all__ = ["SimulatedUsage"]
 
 REMEMBERED_NS = 60 * NS
-"""A process that has ended is found by its pid for so long after."""
+"""A process that has ended is found by its pid for so long after, a job told of."""
 
 
 class SimulatedUsage:
@@ -26,8 +29,12 @@ class SimulatedUsage:
 
     method = "simulated"
 
-    def __init__(self, node: SimulatedNode) -> None:
+    def __init__(self, node: SimulatedNode, wall: Callable[[], float] = time.time) -> None:
         self._node = node
+        self._wall = wall
+        self._zero: float | None = None
+        self._records: dict[str, JobRecord] = {}
+        self._over: deque[tuple[int, str]] = deque()
         self._known: dict[Task, int] = {}
         self._by_pid: dict[int, Process] = {}
         self._gone: deque[tuple[int, Process]] = deque()
@@ -65,7 +72,7 @@ class SimulatedUsage:
     def look(self, now_ns: int) -> Usage:
         """Return the use since the previous look; the first look returns none."""
         self._node.advance(now_ns)
-        usage = Usage()
+        usage = Usage(records=self._hear_scheduler())
         first = self._last_ns is None
         for task in self._node.take_ended():
             if not first:
@@ -78,17 +85,37 @@ class SimulatedUsage:
             if used_ns and not first:
                 usage.cpu_ns[task.process] = used_ns
             task.process.memory_bytes = self._node.memory_bytes(task)
-            presence = usage.jobs.setdefault(
-                task.process.job_uid,
-                JobPresence(0, time.time() - self._node.age_seconds(task), task.process.user),
-            )
-            presence.processes += 1
+            self._see_in_job(task, usage.jobs)
             place = task.process.job_uid, task.process.packages
             held = usage.memory_bytes.get(place, 0)
             usage.memory_bytes[place] = held + task.process.memory_bytes
         self._forget()
         self._look_at_packages(usage)
         return usage
+
+    def _hear_scheduler(self) -> dict[str, JobRecord]:
+        """Return what schedulers tell of jobs: of those that run, and for a while of the others."""
+        now_ns = self._node.now_ns
+        if self._zero is None:
+            self._zero = self._wall() - now_ns / NS
+        for run in self._node.runs:
+            if run.job_uid not in self._records:
+                self._records[run.job_uid] = record_of(run, self._zero, ended=False)
+        for run in self._node.take_ended_runs():
+            self._records[run.job_uid] = record_of(run, self._zero, ended=True)
+            self._over.append((now_ns, run.job_uid))
+        while self._over and self._over[0][0] + REMEMBERED_NS < now_ns:
+            del self._records[self._over.popleft()[1]]
+        return dict(self._records)
+
+    def _see_in_job(self, task: Task, jobs: dict[str, JobPresence]) -> None:
+        process, job = task.process, task.workload.job
+        presence = jobs.get(process.job_uid)
+        if presence is None:
+            started = self._wall() - self._node.age_seconds(task)
+            cpus = None if job is None else job.cpus
+            presence = jobs[process.job_uid] = JobPresence(0, started, process.user, cpus=cpus)
+        presence.processes += 1
 
     def _take_leave(self, task: Task, usage: Usage) -> None:
         task.process.alive = False

@@ -139,6 +139,7 @@ def test_an_hour_conserves_energy_and_time(scenario: Scenario) -> None:
         cpu_ns += used_ns
         busy_ns += sum(usage.busy_ns.values())
         users |= {process.user for process in usage.cpu_ns}
+        users |= {usage.records[job].user for job in usage.exited_ns if job in usage.records}
         ended += len(usage.ended)
         exited += len(usage.exited_ns)
 

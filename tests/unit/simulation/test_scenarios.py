@@ -5,6 +5,7 @@ from collections import Counter as Count
 
 import pytest
 
+from jobwatt.simulation.runs import run_at
 from jobwatt.simulation.scenarios import SCENARIOS, Scenario
 
 pytestmark = pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
@@ -40,16 +41,21 @@ def test_one_uid_has_one_name(scenario: Scenario) -> None:
 
 
 OWNERS = re.compile(
-    r"system|systemd:.+|session:.+|slurm:\d+|container:[0-9a-f]{64}"
-    r"|k8s:[a-z0-9-]+/[A-Za-z]+/[a-z0-9-]+:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    r"system|systemd:.+|session:.+|slurm:\d+(:r\d+)?|container:[0-9a-f]{64}|k8s:[0-9a-f]{32}"
+    r"|k8s:([a-z0-9-]+/[A-Za-z]+/[a-z0-9-]+:)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 )
 
 
 def test_owners_are_named_by_the_contract(scenario: Scenario) -> None:
     """Every owner is one that the exporter could have found."""
     for workload in scenario.workloads:
-        assert OWNERS.fullmatch(workload.job_uid)
-        kind, _, name = workload.job_uid.partition(":")
+        job_uid = workload.job_uid
+        if workload.job is not None:
+            run = run_at(workload.job, workload.job.begins_seconds)
+            assert run is not None
+            job_uid = run.job_uid
+        assert OWNERS.fullmatch(job_uid)
+        kind, _, name = job_uid.partition(":")
         if kind == "session":
             assert workload.user.name == name
 
