@@ -1,4 +1,4 @@
-"""`jobwatt top`: the devices and processes of a node by power, live in a terminal.
+"""`jobwatt top`: the jobs of a node by power, then its devices and processes, live in a terminal.
 
 It shows what an exporter says; where none runs on this machine, it measures by itself for as long
 as it is open.
@@ -37,7 +37,7 @@ from jobwatt.units import duration_seconds, mean_power_uw
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from jobwatt.cli.top_view import Frame, ProcessRow
+    from jobwatt.cli.top_view import Frame, Page, ProcessRow
     from jobwatt.snapshot import Snapshot
 
 __all__ = ["Origin", "from_exporter", "from_this_machine", "top"]
@@ -58,6 +58,30 @@ MOST_ARGUMENTS = 400
 
 PIPE_COLUMNS = 160
 """The width of a frame that is no terminal's, where COLUMNS does not tell."""
+
+PIPE_ROWS, MOST_ROWS = 20, 1000
+"""Jobs, and processes, where nobody says how many: what fits into a terminal is less."""
+
+QUIT = "q"
+KEYS = "j jobs  p processes  w by power  e energy  b budget  q quit"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the reader wants to see now: a view, and in which order."""
+
+    view: str
+    by: str
+
+    def after(self, key: str) -> Choice:
+        """Return the choice after a key; one that means nothing changes nothing."""
+        views = {
+            "j": "jobs",
+            "p": "processes",
+            "\t": "jobs" if self.view != "jobs" else "processes",
+        }
+        orders = {"w": "power", "e": "energy", "b": "budget"}
+        return Choice(views.get(key, self.view), orders.get(key, self.by))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +137,36 @@ def _interval(ctx: click.Context, param: click.Parameter, value: str) -> float:
 @click.option(
     "--sort",
     "by",
-    type=click.Choice(["power", "energy"]),
+    type=click.Choice(["power", "energy", "budget"]),
     default="power",
     show_default=True,
-    help="Order of the processes.",
+    help="Order of the jobs and the processes.",
 )
 @click.option(
-    "-n", "rows", type=click.IntRange(min=1), default=20, show_default=True, help="Most processes."
+    "--view",
+    type=click.Choice(["jobs", "processes", "all"]),
+    help="What to show first.  [default: jobs; all with --once and in a pipe]",
+)
+@click.option(
+    "-n",
+    "rows",
+    type=click.IntRange(min=1),
+    help="Most jobs, and most processes.  [default: what fits; 20 with --once and in a pipe]",
 )
 @with_config("path.", "cpu.", "dram.")
-def top(config: Config, *, url: str, interval: float, once: bool, by: str, rows: int) -> None:
-    """Show devices and processes by power, live; q ends it.
+def top(
+    config: Config,
+    *,
+    url: str,
+    interval: float,
+    once: bool,
+    by: str,
+    view: str | None,
+    rows: int | None,
+) -> None:
+    """Show jobs by power, live, then devices and processes.
 
+    Keys: j jobs, p processes and GPUs, Tab the other; w by power, e by energy, b by budget; q ends.
     Without an exporter on this machine it measures by itself, under the settings of path, cpu and
     dram, and counts energy from its own start.
     """
@@ -136,22 +178,35 @@ def top(config: Config, *, url: str, interval: float, once: bool, by: str, rows:
 
     from jobwatt.cli.top_view import Frame, Page  # noqa: PLC0415
 
-    def frame(status: Mapping[str, Any], trouble: str = "") -> Frame:
+    def read() -> Page:
         try:
-            page = Page.parse(status)
+            return Page.parse(origin.read())
         except ValueError as error:
             raise RunError(f"{origin.node} speaks another version's status: {error}") from error
-        notes = [note for note in (origin.note, trouble) if note]
-        arguments = _arguments if origin.is_local else _no_arguments
-        return Frame(page, origin.node, by, rows, notes, arguments, fill=live)
 
+    choice = Choice(view or ("jobs" if live else "all"), by)
+    notes = [origin.note] if origin.note else []
+    arguments = _arguments if origin.is_local else _no_arguments
+    most = rows or (MOST_ROWS if live else PIPE_ROWS)
     if live:
-        _watch(Console(), origin, frame, interval)
+
+        def frame(page: Page, choice: Choice, before: Page | None, trouble: str) -> Frame:
+            said = [*notes, *([trouble] if trouble else [])]
+            return Frame(
+                *(page, origin.node, choice.by, most, said, arguments),
+                fill=True,
+                view=choice.view,
+                before=before,
+                keys=KEYS,
+            )
+
+        _watch(Console(), read, frame, choice, interval)
     else:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # a pipe without UTF-8 is no reason to fail
         columns = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
-        Console(width=columns).print(frame(origin.read()))
+        frame_once = Frame(read(), origin.node, by, most, notes, arguments, view=choice.view)
+        Console(width=columns).print(frame_once)
 
 
 # --- where statuses come from -------------------------------------------------------------------
@@ -215,11 +270,19 @@ def from_this_machine(config: Config, interval: float) -> Origin:
 
 
 def _with_mean_power(snapshot: Snapshot, before: Snapshot) -> Snapshot:
-    """Return a snapshot with the processes' mean power since `before`.
+    """Return a snapshot with the processes' and jobs' mean power since `before`.
 
     An exporter's is smoothed over some seconds, which would rise slowly from 0 W here.
     """
     span_ns = max(snapshot.monotonic_ns - before.monotonic_ns, 1)
+    used = {view.job_uid: sum(view.energy_uj) for view in before.jobs}
+    jobs = tuple(
+        replace(
+            view,
+            power_uw=mean_power_uw(sum(view.energy_uj) - used.get(view.job_uid, 0), span_ns),
+        )
+        for view in snapshot.jobs
+    )
     earlier = {view.labels: sum(view.energy_uj) for view in before.series}
     series = tuple(
         view._replace(
@@ -227,7 +290,7 @@ def _with_mean_power(snapshot: Snapshot, before: Snapshot) -> Snapshot:
         )
         for view in snapshot.series
     )
-    return replace(snapshot, series=series)
+    return replace(snapshot, series=series, jobs=jobs)
 
 
 def _split(url: str) -> SplitResult:
@@ -331,34 +394,44 @@ def _arguments(process: ProcessRow) -> str:
 
 def _watch(
     console: Console,
-    origin: Origin,
-    frame: Callable[[Mapping[str, Any], str], Frame],
+    read: Callable[[], Page],
+    frame: Callable[[Page, Choice, Page | None, str], Frame],
+    choice: Choice,
     interval: float,
 ) -> None:
     """Draw until q or Ctrl-C; a connection that is lost later is told in the frame."""
     from rich.live import Live  # noqa: PLC0415
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave the screen as it was
+    terminated = signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave the screen clean
     try:
-        status, trouble = origin.read(), ""
-        with _keyboard() as quits, Live(console=console, screen=True, auto_refresh=False) as live:
+        page, before, trouble = read(), None, ""
+        with _keyboard() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
+            due = time.monotonic()
             while True:
-                live.update(frame(status, trouble), refresh=True)
-                if quits(interval):
+                live.update(frame(page, choice, before, trouble), refresh=True)
+                key = pressed(max(0.0, due + interval - time.monotonic()))
+                if key == QUIT:
                     return
+                if key:
+                    choice = choice.after(key)
+                    continue
+                due = time.monotonic()
                 try:
-                    status, trouble = origin.read(), ""
+                    news, trouble = read(), ""
                 except RunError as error:
                     trouble = f"old figures: {error}"
+                else:
+                    before = page if news.time > page.time else before
+                    page = news
     except KeyboardInterrupt:
         return
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, terminated)
 
 
 @contextlib.contextmanager
-def _keyboard() -> Iterator[Callable[[float], bool]]:
-    """Give a function that waits and says whether q was pressed meanwhile."""
+def _keyboard() -> Iterator[Callable[[float], str]]:
+    """Give a function that waits for a key; "" where none comes in time."""
     if not sys.stdin.isatty():
         yield _sleep
         return
@@ -369,22 +442,24 @@ def _keyboard() -> Iterator[Callable[[float], bool]]:
     before = termios.tcgetattr(descriptor)
     tty.setcbreak(descriptor)
     try:
-        yield lambda seconds: _quits(descriptor, seconds)
+        yield lambda seconds: _key(descriptor, seconds)
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def _sleep(seconds: float) -> bool:
+def _sleep(seconds: float) -> str:
     time.sleep(seconds)
-    return False
+    return ""
 
 
-def _quits(descriptor: int, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
-        if select.select([descriptor], [], [], left)[0]:
-            pressed = os.read(descriptor, 64)
-            # Nothing to read means that the terminal has gone.
-            if not pressed or b"q" in pressed.lower():
-                return True
-    return False
+def _key(descriptor: int, seconds: float) -> str:
+    """Return the last key that is pressed within a time, `QUIT` also where the terminal has gone.
+
+    Keys such as arrows come as sequences, which mean nothing here.
+    """
+    if not select.select([descriptor], [], [], seconds)[0]:
+        return ""
+    typed = os.read(descriptor, 64).decode("ascii", "replace").lower()
+    if not typed or QUIT in typed:
+        return QUIT
+    return "?" if typed.startswith("\x1b") else typed[-1]

@@ -1,14 +1,10 @@
-"""What `jobwatt top` draws: one status as text for a terminal, devices and GPUs above processes.
-
-Names come from strangers: they are never read as markup, and what is invisible or would steer the
-terminal is shown escaped.
-"""
+"""What `jobwatt top` draws: one status as text for a terminal, jobs first."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +12,17 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from jobwatt.cli.top_cells import bar, cell, new_table, power_cell, visible
+from jobwatt.cli.top_jobs import JobRow, chosen_jobs, job_row, jobs_table, left_out
 from jobwatt.units import UJ, energy_text, power_text
 
-__all__ = ["DeviceRow", "Frame", "GpuRow", "InstanceRow", "Page", "ProcessRow", "visible"]
+__all__ = ["VIEWS", "DeviceRow", "Frame", "GpuRow", "InstanceRow", "Page", "ProcessRow", "visible"]
+
+VIEWS = ("jobs", "processes", "all")
 
 DOUBTS = {"estimate": "ESTIMATED, not measured", "simulated": "SIMULATED, made up"}
 """Sources that must not be taken for a measurement."""
 
-BAR_COLUMNS = 16
 NARROW_COLUMNS = 76
 """Below this many columns, what is nice to know is left out."""
 
@@ -63,6 +62,11 @@ class GpuRow:
         """Whether somebody holds it and it does nothing."""
         held = bool(self.holders or self.contexts)
         return held and self.utilization_ratio is not None and self.utilization_ratio < 0.005  # noqa: PLR2004 - shown as 0 %
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody holds it, for sure."""
+        return self.contexts == 0 and self.holders == ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class Page:
     time: float
     processes_live: int
     down: tuple[str, ...]
+    jobs: tuple[JobRow, ...]
     devices: tuple[DeviceRow, ...]
     processes: tuple[ProcessRow, ...]
 
@@ -122,6 +127,7 @@ class Page:
                 time=float(status["time"]),
                 processes_live=int(status["node"]["processes"]),
                 down=tuple(str(s["source"]) for s in status["sources"] if not s["up"]),
+                jobs=tuple(job_row(job) for job in status.get("jobs", ())),
                 devices=tuple(_device_row(device) for device in status["devices"]),
                 processes=tuple(_process_row(process) for process in status["processes"]),
             )
@@ -143,6 +149,20 @@ class Page:
     def others(self) -> list[DeviceRow]:
         """The other devices."""
         return [device for device in self.devices if device.component != "gpu"]
+
+    @property
+    def live_jobs(self) -> int:
+        """How many jobs have not ended."""
+        return sum(job.ended is None for job in self.jobs)
+
+    @property
+    def idle_gpus(self) -> dict[str, int]:
+        """By job, how many of the GPUs that it holds do nothing."""
+        found: dict[str, int] = {}
+        for gpu in (device.gpu for device in self.gpus):
+            for job_uid, _ in (gpu.holders if gpu and gpu.is_idle else None) or ():
+                found[job_uid] = found.get(job_uid, 0) + 1
+        return found
 
     @property
     def gpus_of(self) -> dict[int, list[str]]:
@@ -223,11 +243,14 @@ class Frame:
     Attributes:
         page: what is shown.
         node: whose it is.
-        by: `power` or `energy`, the order of the processes.
-        rows: the most processes shown.
+        by: `power`, `energy` or `budget`: the order of the jobs, and of the processes.
+        rows: the most jobs, and the most processes, shown.
         notes: sentences for the head, such as a lost connection.
         arguments: the command line of a process as far as it is known, without its name.
-        fill: whether the processes must fit into the height of the terminal.
+        fill: whether the last table must fit into the height of the terminal.
+        view: one of `VIEWS`; devices and GPUs are shown with the processes.
+        before: an earlier page, by which what is busy now is known; without, a job's mean is shown.
+        keys: what can be pressed, for the last line.
     """
 
     page: Page
@@ -237,28 +260,83 @@ class Frame:
     notes: Sequence[str] = ()
     arguments: Callable[[ProcessRow], str] = lambda _: ""
     fill: bool = False
+    view: str = "all"
+    before: Page | None = None
+    keys: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the head, the devices and the processes."""
-        plain, narrow = options.ascii_only, options.max_width < NARROW_COLUMNS
-        wide = options.max_width >= WIDE_COLUMNS
+        """Yield the head and the tables of the view."""
+        plain, width = options.ascii_only, options.max_width
+        narrow, wide = width < NARROW_COLUMNS, width >= WIDE_COLUMNS
         head = [self._title(plain=plain), *self._warnings(plain=plain)]
+        if self.view == "jobs":
+            head.append(self._summary())
         yield from head
+        with_jobs = self.view != "processes" and bool(self.page.jobs or self.view == "jobs")
+        with_processes = self.view != "jobs"
+        tables = self._device_tables(plain=plain, width=width) if with_processes else []
+        rows = self.rows
+        if self.fill:
+            # Each table has a heading and an empty line below; the last has a heading.
+            above = sum(table.row_count + 2 for table in tables)
+            rows = max(min(rows, console.height - len(head) - above - 1 - bool(self.keys)), 1)
+        if with_jobs:
+            yield from self._jobs(rows, plain=plain, width=width)
+        if with_processes:
+            if with_jobs:
+                yield Text("")
+            for table in tables:
+                yield table
+                yield Text("")
+            bars = wide if self.page.gpus else not narrow
+            yield self._processes(rows, plain=plain, narrow=narrow, bars=bars)
+        if self.keys:
+            yield Text(self.keys, "dim", no_wrap=True, overflow="ellipsis", end="")
+
+    def _device_tables(self, *, plain: bool, width: int) -> list[Table]:
+        narrow, wide = width < NARROW_COLUMNS, width >= WIDE_COLUMNS
         tables = []
         if self.page.others or not self.page.gpus:
             tables.append(self._devices(plain=plain, narrow=narrow))
         if self.page.gpus:
             tables.append(self._gpus(plain=plain, narrow=narrow, wide=wide))
-        rows = self.rows
-        if self.fill:
-            # Each table has a heading and an empty line below; the processes have a heading.
-            above = sum(table.row_count + 2 for table in tables)
-            rows = min(rows, console.height - len(head) - above - 1)
-        for table in tables:
-            yield table
-            yield Text("")
-        bars = wide if self.page.gpus else not narrow
-        yield self._processes(max(rows, 1), plain=plain, narrow=narrow, bars=bars)
+        return tables
+
+    def _jobs(self, rows: int, *, plain: bool, width: int) -> Iterator[Table | Text]:
+        jobs, before = self.page.jobs, self.before
+        shown = chosen_jobs(jobs, self.by, rows)
+        if self.fill and rows > 1 and left_out(jobs, shown):
+            shown = chosen_jobs(jobs, self.by, rows - 1)
+        cpu_before = {job.job_uid: job.cpu_seconds for job in before.jobs} if before else {}
+        yield jobs_table(
+            shown,
+            self.page.time,
+            width=width,
+            plain=plain,
+            idle_gpus=self.page.idle_gpus,
+            cpu_before=(before.time, cpu_before) if before else None,
+        )
+        if (rest := left_out(jobs, shown)) is not None:
+            yield rest
+
+    def _summary(self) -> Text:
+        """Return the power by component, in one line."""
+        line = Text(no_wrap=True, overflow="ellipsis")
+        for component in dict.fromkeys(device.component for device in self.page.devices):
+            known = [
+                device.power_watts
+                for device in self.page.devices
+                if device.component == component and device.power_watts is not None
+            ]
+            line.append(f"{component.upper()} ", "dim")
+            line.append(f"{power_text(sum(known)) if known else '-'}  ")
+        gpus = [device.gpu for device in self.page.gpus if device.gpu is not None]
+        idle, free = sum(gpu.is_idle for gpu in gpus), sum(gpu.is_free for gpu in gpus)
+        if idle:
+            line.append(f"{idle} GPU{'s' * (idle > 1)} held but idle  ", "yellow")
+        if free:
+            line.append(f"{free} free", "dim")
+        return line
 
     def _title(self, *, plain: bool) -> Text:
         total = self.page.power_watts
@@ -269,7 +347,8 @@ class Frame:
         line.append(f"  {visible(self.node, plain=plain)}  ")
         power = "power not known" if total is None else doubt + power_text(total)
         line.append(power, "bold green")
-        line.append(f"  {self.page.processes_live} processes  {at}", "dim")
+        jobs = f"{self.page.live_jobs} jobs  " if self.page.jobs else ""
+        line.append(f"  {jobs}{self.page.processes_live} processes  {at}", "dim")
         return line
 
     def _warnings(self, *, plain: bool) -> list[Text]:
@@ -287,7 +366,7 @@ class Frame:
         ]
 
     def _devices(self, *, plain: bool, narrow: bool) -> Table:
-        table = _table()
+        table = new_table()
         for name in ("DEVICE", "SOURCE"):
             table.add_column(name)
         table.add_column("POWER", justify="right", no_wrap=True)
@@ -302,14 +381,14 @@ class Frame:
             doubtful = "yellow" if device.source in DOUBTS else ""
             share = (device.power_watts or 0) / device.limit_watts if device.limit_watts else None
             cells = [
-                _cell(device.name, "bold", plain=plain),
-                _cell(device.source, doubtful, plain=plain),
-                _power(device.power_watts, "green"),
-                *([] if narrow else [_bar(share, plain=plain)]),
-                _power(device.limit_watts),
-                _power(device.idle_watts),
+                cell(device.name, "bold", plain=plain),
+                cell(device.source, doubtful, plain=plain),
+                power_cell(device.power_watts, "green"),
+                *([] if narrow else [bar(share, plain=plain)]),
+                power_cell(device.limit_watts),
+                power_cell(device.idle_watts),
                 Text(energy_text(device.energy_joules * UJ)),
-                *([] if narrow else [_cell(device.model, "dim", plain=plain)]),
+                *([] if narrow else [cell(device.model, "dim", plain=plain)]),
             ]
             table.add_row(*cells)
         if not self.page.devices:
@@ -317,7 +396,7 @@ class Frame:
         return table
 
     def _gpus(self, *, plain: bool, narrow: bool, wide: bool) -> Table:
-        table = _table()
+        table = new_table()
         table.add_column("GPU", no_wrap=True)
         if not narrow:
             table.add_column("MODEL", max_width=None if wide else 10)
@@ -338,11 +417,11 @@ class Frame:
             gpu = device.gpu
             assert gpu is not None  # noqa: S101 - `gpus` are those that have it
             cells = [
-                _cell(device.short_name, "bold", plain=plain),
-                *([] if narrow else [_cell(_short_model(device.model), "dim", plain=plain)]),
-                _power(device.power_watts, "green"),
-                *([_bar(share, plain=plain)] if wide else []),
-                *([] if narrow else [_power(device.limit_watts)]),
+                cell(device.short_name, "bold", plain=plain),
+                *([] if narrow else [cell(_short_model(device.model), "dim", plain=plain)]),
+                power_cell(device.power_watts, "green"),
+                *([bar(share, plain=plain)] if wide else []),
+                *([] if narrow else [power_cell(device.limit_watts)]),
                 _amount(gpu.utilization_ratio, lambda ratio: f"{ratio:.0%}"),
                 *([] if narrow else [_memory(gpu)]),
                 *([_warmth(gpu, plain=plain)] if wide else []),
@@ -352,8 +431,8 @@ class Frame:
             table.add_row(*cells)
             for instance in gpu.instances:
                 cells = [
-                    _cell(f"  {instance.name}" if narrow else "  MIG", "dim", plain=plain),
-                    *([] if narrow else [_cell(instance.name, plain=plain)]),
+                    cell(f"  {instance.name}" if narrow else "  MIG", "dim", plain=plain),
+                    *([] if narrow else [cell(instance.name, plain=plain)]),
                     *[Text("")] * (1 + wide + (not narrow) + 1),
                     *([] if narrow else [_amount(instance.memory_used_bytes, _size)]),
                     *[Text("")] * (2 * wide),
@@ -364,7 +443,7 @@ class Frame:
 
     def _processes(self, rows: int, *, plain: bool, narrow: bool, bars: bool) -> Table:
         with_gpus, gpus_of = bool(self.page.gpus) and not narrow, self.page.gpus_of
-        table = _table()
+        table = new_table()
         table.add_column("POWER", justify="right", no_wrap=True)
         if bars:
             table.add_column("", no_wrap=True)
@@ -379,22 +458,22 @@ class Frame:
         shown = sorted(self.page.processes, key=self._rank)[:rows]
         most = max((process.power_watts for process in shown), default=0.0)
         for process in shown:
-            command = _cell(process.comm, "bold", plain=plain)
+            command = cell(process.comm, "bold", plain=plain)
             if arguments := self.arguments(process):
                 command.append(" " + visible(arguments, plain=plain), "not bold dim")
             cells = [
-                _power(process.power_watts, "green"),
-                *([_bar(process.power_watts / (most or 1), plain=plain)] if bars else []),
+                power_cell(process.power_watts, "green"),
+                *([bar(process.power_watts / (most or 1), plain=plain)] if bars else []),
                 Text(energy_text(process.energy_joules * UJ)),
                 *([] if not with_gpus else [_energy(process.gpu_joules)]),
                 *(
                     []
                     if not with_gpus
-                    else [_cell(",".join(gpus_of.get(process.pid, ())), plain=plain)]
+                    else [cell(",".join(gpus_of.get(process.pid, ())), plain=plain)]
                 ),
                 Text(str(process.pid)),
-                _cell(process.user, plain=plain),
-                _cell(process.job_uid, "cyan", plain=plain),
+                cell(process.user, plain=plain),
+                cell(process.job_uid, "cyan", plain=plain),
                 command,
             ]
             table.add_row(*cells)
@@ -480,35 +559,3 @@ def _line(jobs: Sequence[str], unseen: int, *, is_idle: bool, plain: bool) -> Te
     line = Text("idle: " if is_idle else "", "yellow", no_wrap=True, overflow="ellipsis")
     line.append(visible(", ".join(words), plain=plain), "not bold cyan")
     return line
-
-
-def visible(text: str, *, plain: bool) -> str:
-    """Return a text as one line that is safe to print; `plain` for a terminal of ASCII only."""
-    shown = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-    return shown.encode("ascii", "backslashreplace").decode() if plain else shown
-
-
-def _table() -> Table:
-    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=False)
-
-
-def _cell(text: str, style: str = "", *, plain: bool) -> Text:
-    # Not wrapped by itself, so that its column may shrink without growing a second line.
-    return Text(visible(text, plain=plain), style, no_wrap=True, overflow="ellipsis")
-
-
-def _power(watts: float | None, style: str = "") -> Text:
-    return Text("-", "dim") if watts is None else Text(power_text(watts), style)
-
-
-def _bar(share: float | None, *, plain: bool) -> Text:
-    """Draw a share of 1; nothing where there is no limit to measure it by."""
-    if share is None:
-        return Text("")
-    filled = round(min(max(share, 0.0), 1.0) * BAR_COLUMNS)
-    full, empty = ("#", ".") if plain else ("━", "─")
-    bar = Text(full * filled, "green")
-    bar.append(empty * (BAR_COLUMNS - filled), "dim")
-    return bar

@@ -30,12 +30,13 @@ matter least. Fields are added, never changed in meaning.
     history     times [Unix seconds], devices {device: [watts]}
 
 What is not known is null (`power_watts`, `limit_watts`, `idle_watts` with `idle_method`,
-`checkpoint`, `cpu_ratio`, a point of the history, all that a GPU does not tell now; of a job `ended`
-while it lives, `cpus`, `deadline` and the budget where there is none, and `name` to `k8s_namespace`
-but `user` until its names are settled). Pids are those of the node's processes: where the GPU's driver tells other ones, `pids`
-of its instances are null and its holders are those that may use it. A device's `energy_joules` is
-the sum of its idle, unattributed, other and retired joules and of all processes with a series, of
-which `processes` names the live ones that use or have used the most.
+`checkpoint`, `cpu_ratio`, a point of the history, all that a GPU does not tell now; `ended` of a
+live job, its `cpus`, `deadline` and budget where there is none, and its `name`, `account`, `queue`
+and `k8s_namespace` until they are settled). Pids are those of the node's processes: where the GPU's
+driver tells other ones, `pids` of its instances are null and its holders are those that may use it.
+A device's `energy_joules` is the sum of its idle, unattributed, other and retired joules and of all
+processes with a series, of which `processes` names the live ones that use or have used the most. A
+job's `energy_joules` is what its processes have used, in a series or not, alive or gone.
 """
 
 from __future__ import annotations
