@@ -453,9 +453,11 @@ def test_order_of_processes(wide: Visit) -> None:
     """The table follows the reader's order."""
     rows = wide.page.locator("#processes tbody tr")
     expect(rows.nth(4)).to_contain_text("gmx")
-    wide.page.get_by_role("button", name="Energy").click()
+    order = wide.page.get_by_role("group", name="Order processes by")
+    order.get_by_role("button", name="Energy").click()
     expect(rows.nth(2)).to_contain_text("java")
-    expect(wide.page.get_by_role("columnheader", name="Energy").last).to_have_attribute(
+    table = wide.page.get_by_role("table", name="Top processes")
+    expect(table.get_by_role("columnheader", name="Energy")).to_have_attribute(
         "aria-sort", "descending"
     )
 
@@ -595,3 +597,185 @@ def test_node_without_gpus_shows_none(wide: Visit) -> None:
     expect(wide.page.locator("#devices tbody tr")).to_have_count(4)
     expect(wide.page.locator("#gpus-card")).to_be_hidden()
     expect(wide.page.locator("#gpu-column")).to_be_hidden()
+
+
+# --- jobs ----------------------------------------------------------------------------------------
+
+ARRAY = [f"slurm:9000{n}" for n in range(7)]
+
+
+def job(job_uid: str, power: float, joules: float, **changes: object) -> dict[str, Any]:
+    """A live job that holds nothing."""
+    now = time.time()
+    return {
+        "job_uid": job_uid,
+        "kind": job_uid.partition(":")[0],
+        "name": "",
+        "user": "alice",
+        "account": "none",
+        "queue": "",
+        "k8s_namespace": "",
+        "power_watts": power,
+        "energy_joules": joules,
+        "components": {"cpu": joules * 0.25, "dram": 0.0, "gpu": joules * 0.75},
+        "sources": {"rapl": joules},
+        "cpu_seconds": 3000.0,
+        "gpus": 0,
+        "gpu_idle_joules": 0.0,
+        "cpus": None,
+        "budget_joules": None,
+        "budget_origin": None,
+        "started": now - 600,
+        "measured_since": now - 600,
+        "deadline": None,
+        "ended": None,
+    } | changes
+
+
+def with_jobs(status: dict[str, Any]) -> dict[str, Any]:
+    """The same node with jobs: near their budget, beyond it, idle, without names, ended."""
+    now = status["time"]
+    bert = {"name": "bert-large", "account": "nlp", "queue": "gpu", "deadline": now + 7_260}
+    held = {"gpus": 4, "cpus": 16.0, "gpu_idle_joules": 72_000.0}
+    status["jobs"] = [
+        job("session:mallory", 9.7, 2_000.0, user="mallory", name=HOSTILE, account="x" * 300),
+        job("slurm:48213", 512.0, 3_960_000.0, **bert, **held)
+        | {"budget_joules": 4_500_000.0, "budget_origin": "comment"},
+        job(JOB, 60.0, 900_000.0, name="\u202emd-relax", k8s_namespace="chem-group", gpus=1)
+        | {"budget_joules": 720_000.0, "budget_origin": "annotation"},
+        job("systemd:kafka.service", 3.1, 640_000.0, user="svc-kafka", name=None, account=None),
+        job("slurm:48100", 0.0, 36_000.0, name="smoke", ended=now - 31, started=now - 90),
+        *(job(uid, 0.0, 7.0, name="sweep", ended=now - 60) for uid in ARRAY),
+    ]
+    return status
+
+
+@pytest.fixture
+def job_visit(request: pytest.FixtureRequest, browser: Browser, node: Node) -> Iterator[Visit]:
+    """The page of a node with jobs and GPUs, in every width and colour scheme."""
+    node.status = with_jobs(with_gpus(made_up_status()))
+    width, scheme = request.param
+    visit = Visit(browser, node, width, scheme)
+    yield visit
+    visit.context.close()
+
+
+EVERY_JOB_LOOK = pytest.mark.parametrize(
+    "job_visit",
+    [(1440, "light"), (1440, "dark"), (1000, "dark"), (760, "light"), (390, "light")],
+    indirect=True,
+    ids=["wide-light", "wide-dark", "middle-dark", "least-table", "narrow-light"],
+)
+WIDE_JOBS = pytest.mark.parametrize("job_visit", [(1440, "light")], indirect=True, ids=["wide"])
+SPACE = "\u00a0"
+
+
+@EVERY_JOB_LOOK
+def test_jobs_are_shown(job_visit: Visit, tmp_path: Path) -> None:
+    """By power, with budget, time and what they hold; the ended below; names stay text."""
+    page = job_visit.page
+    rows = page.locator("#jobs tbody tr")
+    expect(page.locator("#jobs-count")).to_have_text("4 live · 8 ended lately · 1 over budget")
+    expect(rows).to_have_count(3 + 1 + 5)
+    bert, relax, hostile, section, smoke = (rows.nth(index) for index in range(5))
+    expect(bert).to_contain_text("bert-large")
+    expect(bert).to_contain_text("slurm:48213")
+    expect(bert).to_contain_text("nlp · gpu")
+    expect(bert).to_contain_text(f"512.0{SPACE}W")
+    expect(bert).to_contain_text(f"1.10{SPACE}kWh")
+    expect(bert.locator(".c-budget")).to_have_class("c-budget set near")
+    expect(bert.locator(".c-budget")).to_contain_text(f"88{SPACE}%of 1.25{SPACE}kWh")
+    expect(bert.locator(".c-held")).to_contain_text("5.0 of 16" + SPACE + "CPUs busy")
+    expect(bert.locator(".c-time")).to_have_text(f"10{SPACE}min2{SPACE}h left")
+    expect(relax).to_contain_text("\\u202emd-relax")
+    expect(relax.locator(".c-budget")).to_have_class("c-budget set over")
+    expect(relax.locator(".c-budget")).to_contain_text(f"125{SPACE}%over 200{SPACE}Wh")
+    expect(relax.locator(".c-held")).to_contain_text(f"GPU{SPACE}3idle")
+    expect(hostile).to_contain_text('<script>alert(1)</script>"\\n')
+    expect(section).to_have_text("Ended lately: final totals")
+    expect(smoke).to_contain_text(f"ended10.00{SPACE}Wh")
+    expect(smoke.locator(".c-time")).to_contain_text("59" + SPACE + "s3")
+    expect(page.get_by_role("table", name="Jobs").get_by_role("columnheader")).to_have_count(7)
+    assert shown_overflow(page) <= 0
+    rows.nth(0).get_by_role("button").click()
+    expect(page.locator("#jobs .detail")).to_have_count(1)
+    assert shown_overflow(page) <= 0
+    page.screenshot(path=tmp_path / "jobs.png", full_page=True)
+    assert job_visit.errors == []
+
+
+@WIDE_JOBS
+def test_job_opens_to_its_processes(job_visit: Visit, node: Node) -> None:
+    """By keyboard; it stays open, and focused, while figures and order change."""
+    page = job_visit.page
+    toggle = page.get_by_role("button", name="bert-large")
+    toggle.focus()
+    page.keyboard.press("Enter")
+    expect(toggle).to_have_attribute("aria-expanded", "true")
+    detail = page.locator("#jobs .detail")
+    expect(detail.locator("code")).to_have_text("slurm:48213")
+    expect(detail).to_contain_text("by comment")
+    expect(detail).to_contain_text(f"20.00{SPACE}Wh, not part of its own")
+    lines = detail.locator(".own li")
+    expect(lines).to_have_count(1 + 3 + 1)
+    expect(lines.nth(1)).to_contain_text(f"python48000148.2{SPACE}W531.11{SPACE}Wh")
+    # 3,960,000 J less those of its three processes.
+    expect(lines.nth(4)).to_contain_text(f"18.44{SPACE}Wh")
+    status = copy.deepcopy(node.status)
+    assert isinstance(status, dict)
+    status["time"] += 2
+    status["jobs"][1] |= {"power_watts": 30.0, "cpu_seconds": 3024.0}
+    node.status = status
+    row = page.locator("#jobs tbody tr").nth(1)
+    expect(row).to_contain_text("bert-large")
+    expect(row.locator(".c-held")).to_contain_text("12 of 16" + SPACE + "CPUs busy")
+    expect(page.locator("#jobs tbody tr").nth(2)).to_have_class("detail")
+    expect(toggle).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(detail).to_have_count(0)
+    assert job_visit.errors == []
+
+
+@WIDE_JOBS
+def test_name_of_a_job_can_be_copied(job_visit: Visit) -> None:
+    """All of it, however little of it the row has."""
+    page = job_visit.page
+    page.locator("#jobs .toggle").nth(1).click()
+    page.get_by_role("button", name="Copy").click()
+    assert page.evaluate("getSelection().toString()") == JOB
+
+
+@WIDE_JOBS
+def test_order_of_jobs(job_visit: Visit) -> None:
+    """By energy, or by the part of the budget that is used."""
+    page = job_visit.page
+    rows = page.locator("#jobs tbody tr")
+    order = page.get_by_role("group", name="Order jobs by")
+    order.get_by_role("button", name="Budget").click()
+    expect(rows.nth(0)).to_contain_text("md-relax")
+    expect(page.locator("#jobs th[aria-sort]")).to_have_text("Budget")
+    order.get_by_role("button", name="Energy").click()
+    expect(rows.nth(1)).to_contain_text("md-relax")
+    expect(page.locator("#processes th[aria-sort]")).to_have_text("Power")
+
+
+@WIDE_JOBS
+def test_all_jobs_can_be_seen(job_visit: Visit) -> None:
+    """What holds and draws next to nothing, and all that have ended, is a button away."""
+    page = job_visit.page
+    rows = page.locator("#jobs tbody tr")
+    expect(rows).to_have_count(9)
+    expect(rows.filter(has_text="kafka")).to_have_count(0)
+    page.get_by_role("button", name="Show all 4 live").click()
+    expect(rows.nth(3)).to_contain_text("systemd:kafka.service")
+    page.get_by_role("button", name="Show all 8 ended").click()
+    expect(rows).to_have_count(4 + 1 + 8)
+    page.get_by_role("button", name="Show fewer of 8 ended").click()
+    expect(rows).to_have_count(10)
+
+
+def test_exporter_of_an_earlier_version(wide: Visit) -> None:
+    """Its status tells of no jobs."""
+    expect(wide.page.locator("#jobs-empty")).to_be_visible()
+    expect(wide.page.locator("#jobs")).to_be_hidden()
+    assert wide.errors == []

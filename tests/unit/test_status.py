@@ -4,9 +4,10 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from jobwatt.exposition.status import MOST_JOBS, MOST_PROCESSES, status
+from jobwatt.exposition.status import MOST_JOBS, MOST_OF_JOB, MOST_PROCESSES, status
 from jobwatt.gpus import GpuHolder, GpuInstance, GpuState, GpuUse
 from jobwatt.model import Component, Device, IdleMethod, IdlePower, Source
+from jobwatt.records import Budget, BudgetOrigin, JobRecord
 from jobwatt.snapshot import (
     DeviceView,
     Health,
@@ -184,6 +185,19 @@ def test_those_who_used_most_are_named_though_they_sleep() -> None:
     assert named[:MOST_PROCESSES] == list(range(101, 51, -1))
     assert named[-1] == 500
     assert len(named) == 2 * MOST_PROCESSES
+
+
+def test_each_job_names_its_foremost() -> None:
+    """Also those whose processes are small beside others'."""
+    busy = [series(pid, 1_000 + pid, (1_000,)) for pid in range(1, 202)]
+    small = [
+        replace(view, labels=replace(view.labels, job_uid="slurm:8"))
+        for view in (series(pid, 900 - pid) for pid in range(301, 310))
+    ]
+
+    named = processes(*busy, *small)
+
+    assert named[-MOST_OF_JOB:] == [301, 302, 303, 304, 305]
 
 
 def test_device_that_came_later() -> None:
@@ -372,6 +386,44 @@ def test_job() -> None:
     }
     assert isinstance(told["jobs"], list)
     assert expected.items() <= told["jobs"][0].items()
+
+
+def test_names_of_a_job() -> None:
+    """What is known of it, its budget, what it holds and until when."""
+    record = JobRecord("bert", "", "nlp", "gpu", "research", deadline=1_700_086_401.0)
+    known = replace(
+        job("k8s:u"),
+        record=record,
+        account="nlp",
+        budget=Budget(3.6e6, BudgetOrigin.COMMENT),
+        cpus=1.5,
+    )
+
+    (told,) = status(replace(snapshot(), jobs=(known,)))["jobs"]  # type: ignore[misc]
+
+    expected = {
+        "kind": "k8s",
+        "name": "bert",
+        "account": "nlp",
+        "queue": "gpu",
+        "k8s_namespace": "research",
+        "budget_joules": 3.6e6,
+        "budget_origin": "comment",
+        "cpus": 1.5,
+        "deadline": 1_700_086_401.0,
+    }
+    assert expected.items() <= told.items()
+
+
+def test_job_without_names() -> None:
+    """What is not settled, or not there, is null."""
+    (told,) = status(replace(snapshot(), jobs=(job("slurm:7"),)))["jobs"]  # type: ignore[misc]
+
+    unknown = {
+        *("name", "account", "queue", "k8s_namespace", "budget_joules", "budget_origin"),
+        *("cpus", "deadline", "ended"),
+    }
+    assert {name for name, value in told.items() if value is None} == unknown
 
 
 def test_foremost_jobs() -> None:

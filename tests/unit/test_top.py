@@ -21,6 +21,7 @@ from rich.console import Console
 
 from jobwatt import app
 from jobwatt.cli import top as top_module
+from jobwatt.cli.top_jobs import _span
 from jobwatt.cli.top_view import Frame, Page, ProcessRow, visible
 from jobwatt.config import Config
 from jobwatt.errors import RunError, UsageError
@@ -360,6 +361,205 @@ def test_gpus_fit_into_the_terminal() -> None:
     assert len(drawn(status, rows=50, fill=True, height=24, width=80)) == 24
 
 
+# --- jobs ------------------------------------------------------------------------------------
+
+NOW = 1_700_000_000.0
+
+
+def job(job_uid: str, power: float, joules: float, **changes: object) -> dict[str, Any]:
+    """A job of a status that has run for ten minutes."""
+    return {
+        "job_uid": job_uid,
+        "name": "",
+        "user": "alice",
+        "account": "none",
+        "queue": "",
+        "k8s_namespace": "",
+        "power_watts": power,
+        "energy_joules": joules,
+        "components": {"cpu": joules * 0.1, "gpu": joules * 0.9},
+        "cpu_seconds": 3000.0,
+        "gpus": 0,
+        "cpus": None,
+        "budget_joules": None,
+        "started": NOW - 600,
+        "measured_since": NOW - 600,
+        "deadline": None,
+        "ended": None,
+    } | changes
+
+
+BERT = job("slurm:7", 512.0, 3.24e6, name="bert", account="nlp", queue="gpu", gpus=2, cpus=64) | {
+    "budget_joules": 3.6e6,
+    "deadline": NOW + 86_400,
+}
+OVER = job("slurm:8", 90.0, 1.8e6, name="sdxl", budget_joules=1.5e6)
+DONE = job("slurm:6", 0.0, 7.2e4, name="smoke", ended=NOW - 45, started=NOW - 75)
+
+
+def job_lines(*jobs: dict[str, Any], **changes: Any) -> list[str]:  # noqa: ANN401
+    """The lines of the jobs, below the heading."""
+    lines = drawn(made_up(jobs=list(jobs)), view="jobs", **changes)
+    return lines[3:]
+
+
+def test_jobs_come_first() -> None:
+    """Live ones by power, the ended below; then devices and processes, where there is room."""
+    lines = drawn(made_up(jobs=[DONE, OVER, BERT]), width=80)
+
+    assert lines[0].startswith("JobWatt  node7  102.5 W  2 jobs  412 processes  ")
+    assert lines[1:6] == [
+        "  POWER     ENERGY  BUDGET  GPUS    CPUS  TIME  USER   JOB",
+        "512.0 W  900.00 Wh     90%     2  5.0/64   10m  alice  bert slurm:7",
+        " 90.0 W  500.00 Wh   120%!     -     5.0   10m  alice  sdxl slurm:8",
+        "  ended   20.00 Wh       -     -       -   30s  alice  smoke slurm:6",
+        "",
+    ]
+    assert lines[6].startswith("DEVICE")
+    assert lines[-1].endswith("sshd")
+
+
+def test_jobs_alone() -> None:
+    """The view for a small terminal has the node's power in one line."""
+    lines = drawn(made_up(jobs=[BERT], devices=[device(), gpu(0)]), view="jobs", width=60)
+
+    assert lines[1:] == [
+        "CPU 102.5 W  GPU 350.0 W",
+        "  POWER     ENERGY  BUDGET  JOB",
+        "512.0 W  900.00 Wh     90%  bert slurm:7",
+    ]
+
+
+def test_jobs_tell_more_in_wide_terminals() -> None:
+    """Bars, the component that used the most, the end, account and queue."""
+    names = {"queue": "batch", "k8s_namespace": "chem", "deadline": NOW - 1}
+
+    lines = job_lines(BERT, job("k8s:u", 1.0, 9.0, **names), DONE, width=170)
+
+    assert lines[0] == (
+        "512.0 W  ━━━━━━━━━━━━━━━━  900.00 Wh  gpu 90%   ━━━━━━━─  90%     2  5.0/64   10m  in 24h"
+        "   alice  nlp      gpu         bert slurm:7"
+    )
+    assert lines[1].split() == [
+        *("1.00", "W", "────────────────", "9.00", "J", "gpu", "90%", "-", "-", "5.0", "10m"),
+        *("overdue", "alice", "batch/chem", "k8s:u"),
+    ]
+    assert "45s ago" in lines[2]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 112, 200])
+def test_job_is_one_line_in_any_width(width: int) -> None:
+    """Names cost their own ends only, and are neither markup nor control characters."""
+    hostile = job(
+        "run:" + "y" * 200, 2.0, 5.0, name="[red]\x1b[2J\n\u202e" + "x" * 300, user="u" * 99
+    )
+
+    lines = job_lines(hostile, BERT, width=width)
+
+    assert len(lines) == 2
+    assert lines[1].startswith(" 2.00 W")
+    if width == 200:
+        assert r"[red]\x1b[2J\n\u202exxx" in lines[1]
+
+
+def test_jobs_in_ascii_without_colours() -> None:
+    """A budget that is used up has a mark."""
+    (line,) = job_lines(OVER, width=150, encoding="ascii")
+
+    assert "######## 120%!" in line
+
+
+@pytest.mark.parametrize(
+    ("by", "names"),
+    [
+        ("power", ["bert", "sdxl", "plain"]),
+        ("energy", ["plain", "bert", "sdxl"]),
+        ("budget", ["sdxl", "bert", "plain"]),
+    ],
+)
+def test_order_of_jobs(by: str, names: list[str]) -> None:
+    """A job without a budget comes last by budget."""
+    plain = job("slurm:9", 1.0, 9e6, name="plain")
+
+    assert [line.split()[-2] for line in job_lines(plain, OVER, BERT, by=by)] == names
+
+
+def test_idle_gpus_of_a_job() -> None:
+    """Counted where some of them, and said where all of them do nothing."""
+    held = [{"job_uid": "slurm:7", "pids": []}]
+    idle, busy = gpu(0, utilization_ratio=0.0, holders=held), gpu(1, holders=held)
+
+    some = drawn(made_up(jobs=[BERT], devices=[idle, busy]), view="jobs", width=80)
+    both = drawn(made_up(jobs=[BERT | {"gpus": 1}], devices=[idle]), view="jobs", width=80)
+
+    assert "1 GPU held but idle" in some[1]
+    assert "2, 1 idle" in some[3]
+    assert "1 idle" in both[3]
+
+
+def test_busy_cpus_since_the_frame_before() -> None:
+    """A frame after another tells what is busy now; a new job has its mean."""
+    before = Page.parse(made_up(time=NOW - 10, jobs=[BERT | {"cpu_seconds": 2600.0}]))
+
+    first, second = job_lines(BERT, OVER, width=80, before=before)
+
+    assert "40.0/64" in first
+    assert " 5.0 " in second
+
+
+def test_jobs_fit_into_the_terminal() -> None:
+    """Some of the ended are shown, the rest is counted."""
+    live = [job(f"slurm:{n}", 1.0 + n, 5.0) for n in range(30)]
+    gone = [job(f"slurm:9{n}", 0.0, 5.0, ended=NOW - n) for n in range(8)]
+
+    lines = drawn(
+        made_up(jobs=live + gone), view="jobs", rows=99, fill=True, height=20, keys="q", width=80
+    )
+
+    assert len(lines) == 20
+    assert sum("ended" in line for line in lines[3:18]) == 5
+    assert lines[18:] == ["20 more live, 3 more ended", "q"]
+
+
+def test_job_of_an_earlier_exporter() -> None:
+    """It told neither names nor budgets, or no jobs at all."""
+    told = ("job_uid", "user", "power_watts", "energy_joules", "components", "cpu_seconds", "gpus")
+    old = {name: BERT[name] for name in (*told, "started", "measured_since", "ended")}
+
+    assert job_lines(old, width=80)[0].endswith("alice  slurm:7")
+    assert drawn(made_up(), view="jobs") == drawn(made_up())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [(0.4, "0s"), (99, "99s"), (100, "1m"), (5999, "99m"), (6000, "1h40m"), (36000, "10h")],
+)
+def test_spans_are_short(seconds: float, says: str) -> None:
+    """At most five characters."""
+    assert _span(seconds) == says
+    assert _span(99 * 3600 * 2) == "8d"
+
+
+@pytest.mark.parametrize(
+    ("keys", "view", "by"),
+    [
+        ("p", "processes", "power"),
+        ("\t", "processes", "power"),
+        ("\t\t", "jobs", "power"),
+        ("eb", "jobs", "budget"),
+        ("bw?x", "jobs", "power"),
+        ("pj", "jobs", "power"),
+    ],
+)
+def test_keys(keys: str, view: str, by: str) -> None:
+    """Views and orders; what means nothing changes nothing."""
+    choice = top_module.Choice("jobs", "power")
+    for key in keys:
+        choice = choice.after(key)
+
+    assert choice == top_module.Choice(view, by)
+
+
 # --- details of local processes --------------------------------------------------------------
 
 
@@ -674,6 +874,19 @@ def test_ends_cleanly(terminal: Terminal, way: str) -> None:
         lambda: terminal.shown.rstrip().endswith(("\x1b[?1049l\x1b[?25h", "\x1b[?1049l"))
     )
     assert termios.tcgetattr(terminal.theirs) == terminal.before
+
+
+def test_keys_change_the_view(terminal: Terminal, exporter: Exporter) -> None:
+    """Jobs at first; p shows processes; a sequence of a special key is none of ours."""
+    exporter.answer = (200, json.dumps(made_up(jobs=[BERT])).encode())
+    terminal.until(lambda: "slurm:7" in terminal.shown and "CPUS" in terminal.shown)
+    os.write(terminal.ours, b"\x1b[B")
+    os.write(terminal.ours, b"p")
+    terminal.until(lambda: "COMMAND" in terminal.shown.rpartition("CPUS")[2])
+    os.write(terminal.ours, b"j")
+    terminal.until(lambda: "CPUS" in terminal.shown.rpartition("COMMAND")[2])
+
+    assert terminal.process.poll() is None
 
 
 def test_follows_the_exporter(terminal: Terminal, exporter: Exporter) -> None:

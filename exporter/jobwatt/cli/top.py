@@ -14,6 +14,7 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import select
 import signal
 import socket
@@ -62,6 +63,7 @@ PIPE_COLUMNS = 160
 PIPE_ROWS, MOST_ROWS = 20, 1000
 """Jobs, and processes, where nobody says how many: what fits into a terminal is less."""
 
+_SEQUENCE = re.compile(r"\x1b(?:\[[0-9;]*[a-z~]|o[a-z])?")
 QUIT = "q"
 KEYS = "j jobs  p processes  w by power  e energy  b budget  q quit"
 
@@ -460,6 +462,5 @@ def _key(descriptor: int, seconds: float) -> str:
     if not select.select([descriptor], [], [], seconds)[0]:
         return ""
     typed = os.read(descriptor, 64).decode("ascii", "replace").lower()
-    if not typed or QUIT in typed:
-        return QUIT
-    return "?" if typed.startswith("\x1b") else typed[-1]
+    keys = _SEQUENCE.sub("?", typed)
+    return QUIT if not keys or QUIT in keys else keys[-1]

@@ -111,8 +111,6 @@ def chosen_jobs(jobs: Sequence[JobRow], by: str, rows: int) -> list[JobRow]:
 
 def left_out(jobs: Sequence[JobRow], shown: Sequence[JobRow]) -> Text | None:
     """Say how many jobs are not shown; None where all are."""
-    if not jobs:
-        return Text("no job is known yet", "dim")
     live, ended = (
         sum(is_live is (job.ended is None) for job in jobs)
         - sum(is_live is (job.ended is None) for job in shown)

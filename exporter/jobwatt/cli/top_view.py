@@ -269,11 +269,12 @@ class Frame:
         plain, width = options.ascii_only, options.max_width
         narrow, wide = width < NARROW_COLUMNS, width >= WIDE_COLUMNS
         head = [self._title(plain=plain), *self._warnings(plain=plain)]
-        if self.view == "jobs":
+        # An exporter of an earlier version tells of no jobs.
+        with_jobs = self.view != "processes" and bool(self.page.jobs)
+        with_processes = self.view != "jobs" or not with_jobs
+        if not with_processes:
             head.append(self._summary())
         yield from head
-        with_jobs = self.view != "processes" and bool(self.page.jobs or self.view == "jobs")
-        with_processes = self.view != "jobs"
         tables = self._device_tables(plain=plain, width=width) if with_processes else []
         rows = self.rows
         if self.fill:
@@ -347,7 +348,8 @@ class Frame:
         line.append(f"  {visible(self.node, plain=plain)}  ")
         power = "power not known" if total is None else doubt + power_text(total)
         line.append(power, "bold green")
-        jobs = f"{self.page.live_jobs} jobs  " if self.page.jobs else ""
+        count = self.page.live_jobs
+        jobs = f"{count} job{'s' * (count != 1)}  " if self.page.jobs else ""
         line.append(f"  {jobs}{self.page.processes_live} processes  {at}", "dim")
         return line
 
