@@ -65,5 +65,9 @@ dashboards: $(VENV)/.dev ## generate grafana/dashboards
 bench: $(VENV)/.dev packages ## measure JobWatt's own cost beside other exporters: docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/bench.py --write docs/benchmarks.md $(ARGS)
 
+.PHONY: pictures
+pictures: $(VENV)/.dev packages ## take the README's pictures anew: docs/images
+	$(BIN)/python tools/pictures.py
+
 clean: ## remove what was built
 	rm -rf $(VENV) .cache .state .stack .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

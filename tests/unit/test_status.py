@@ -388,6 +388,15 @@ def test_job() -> None:
     assert expected.items() <= told["jobs"][0].items()
 
 
+def told_of(view: JobView) -> dict[str, Any]:
+    """What is told of one job."""
+    jobs = status(replace(snapshot(), jobs=(view,)))["jobs"]
+    assert isinstance(jobs, list)
+    (told,) = jobs
+    assert isinstance(told, dict)
+    return told
+
+
 def test_names_of_a_job() -> None:
     """What is known of it, its budget, what it holds and until when."""
     record = JobRecord("bert", "", "nlp", "gpu", "research", deadline=1_700_086_401.0)
@@ -399,7 +408,7 @@ def test_names_of_a_job() -> None:
         cpus=1.5,
     )
 
-    (told,) = status(replace(snapshot(), jobs=(known,)))["jobs"]  # type: ignore[misc]
+    told = told_of(known)
 
     expected = {
         "kind": "k8s",
@@ -417,7 +426,7 @@ def test_names_of_a_job() -> None:
 
 def test_job_without_names() -> None:
     """What is not settled, or not there, is null."""
-    (told,) = status(replace(snapshot(), jobs=(job("slurm:7"),)))["jobs"]  # type: ignore[misc]
+    told = told_of(job("slurm:7"))
 
     unknown = {
         *("name", "account", "queue", "k8s_namespace", "budget_joules", "budget_origin"),

@@ -12,7 +12,12 @@ from jobwatt.simulation.scenarios import SCENARIOS
 __all__ = ["simulate"]
 
 
-@click.command()
+def _described() -> str:
+    """Return all scenarios as a list for the help, one paragraph each."""
+    return "\n\n".join(f"{name}: {scenario.description}." for name, scenario in SCENARIOS.items())
+
+
+@click.command(epilog=_described())
 @click.option(
     "--scenario",
     type=click.Choice(sorted(SCENARIOS)),
