@@ -354,7 +354,7 @@ def serve(config: Config, parts: Parts, *, keep_state: bool = True) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    while parts.catch_up():
+    while not stop.is_set() and parts.catch_up():
         sampler.sample()
     server.start()
     host, port = server.address

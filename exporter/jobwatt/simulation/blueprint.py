@@ -100,7 +100,8 @@ class Job:
     Attributes:
         uid: its job_uid; `{id}` stands for the number of a run, `{uuid}` for its UUID.
         user: whose it is.
-        name, account, queue, k8s_namespace: as users and schedulers name it.
+        name: what its user calls it, with `{id}` as above.
+        account, queue, k8s_namespace: as its scheduler has them.
         budget: what each run may use.
         cpus: how many it is given, None where none are reserved.
         gpus: the GPUs that it is given, by number.

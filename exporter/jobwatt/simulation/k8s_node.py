@@ -108,6 +108,7 @@ SHARDS = tuple(
 CRON = Job(
     _owned("ops/Job/backup-{id}"),
     NOBODY,
+    "backup-{id}",
     k8s_namespace="ops",
     cpus=1,
     begins_seconds=70.25,

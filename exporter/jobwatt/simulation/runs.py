@@ -17,12 +17,14 @@ class Run:
     """A job's way through the node from one start to its end, which is a job of its own.
 
     Attributes:
-        job_uid: its name.
+        job_uid: what names it.
+        name: what its user calls it.
         begins_seconds, ends_seconds: by the age of the node; None: it does not end.
     """
 
     job: Job
     job_uid: str
+    name: str
     begins_seconds: float
     ends_seconds: float | None
 
@@ -33,7 +35,7 @@ def run_at(job: Job, seconds: float) -> Run | None:
     if passed < 0:
         return None
     if job.lasts_seconds is None:
-        return Run(job, _uid(job, 0), job.begins_seconds, None)
+        return _run(job, 0, job.begins_seconds, None)
     number = 0
     if job.pause_seconds is not None:
         period = job.lasts_seconds + job.pause_seconds
@@ -42,7 +44,7 @@ def run_at(job: Job, seconds: float) -> Run | None:
     if passed >= job.lasts_seconds:
         return None
     begins = seconds - passed
-    return Run(job, _uid(job, number), begins, begins + job.lasts_seconds)
+    return _run(job, number, begins, begins + job.lasts_seconds)
 
 
 def record_of(run: Run, zero: float, *, ended: bool) -> JobRecord:
@@ -55,7 +57,7 @@ def record_of(run: Run, zero: float, *, ended: bool) -> JobRecord:
     """
     job, started = run.job, zero + run.begins_seconds
     return JobRecord(
-        name=job.name,
+        name=run.name,
         user=job.user.name,
         account=job.account,
         queue=job.queue,
@@ -69,8 +71,9 @@ def record_of(run: Run, zero: float, *, ended: bool) -> JobRecord:
     )
 
 
-def _uid(job: Job, number: int) -> str:
-    """Return the job_uid of a job's run; a UUID follows from what it names."""
+def _run(job: Job, number: int, begins: float, ends: float | None) -> Run:
+    """Return a job's run by its number; a UUID follows from what it names."""
     run_id = job.first_id + number * job.ids_apart
     chance = Random(f"{job.uid} {run_id}")  # noqa: S311 - made-up numbers, no secrets
-    return job.uid.format(id=run_id, uuid=UUID(int=chance.getrandbits(128), version=4))
+    uuid = UUID(int=chance.getrandbits(128), version=4)
+    return Run(job, job.uid.format(id=run_id, uuid=uuid), job.name.format(id=run_id), begins, ends)

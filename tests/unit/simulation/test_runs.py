@@ -77,7 +77,7 @@ def test_record_of_a_run() -> None:
     """What a Prolog would have written; its end once it is over."""
     job = replace(
         AGAIN,
-        name="bert",
+        name="bert-{id}",
         account="nlp",
         queue="gpu",
         k8s_namespace="research",
@@ -92,7 +92,7 @@ def test_record_of_a_run() -> None:
     running, over = (record_of(run, 1000.0, ended=ended) for ended in (False, True))
 
     assert running == JobRecord(
-        "bert",
+        "bert-70",
         "alice",
         "nlp",
         "gpu",
