@@ -191,7 +191,7 @@ def test_each_job_names_its_foremost() -> None:
     """Also those whose processes are small beside others'."""
     busy = [series(pid, 1_000 + pid, (1_000,)) for pid in range(1, 202)]
     small = [
-        replace(view, labels=replace(view.labels, job_uid="slurm:8"))
+        view._replace(labels=replace(view.labels, job_uid="slurm:8"))
         for view in (series(pid, 900 - pid) for pid in range(301, 310))
     ]
 
@@ -400,8 +400,7 @@ def told_of(view: JobView) -> dict[str, Any]:
 def test_names_of_a_job() -> None:
     """What is known of it, its budget, what it holds and until when."""
     record = JobRecord("bert", "", "nlp", "gpu", "research", deadline=1_700_086_401.0)
-    known = replace(
-        job("k8s:u"),
+    known = job("k8s:u")._replace(
         record=record,
         account="nlp",
         budget=Budget(3.6e6, BudgetOrigin.COMMENT),

@@ -195,7 +195,12 @@ def top(
         def frame(page: Page, choice: Choice, before: Page | None, trouble: str) -> Frame:
             said = [*notes, *([trouble] if trouble else [])]
             return Frame(
-                *(page, origin.node, choice.by, most, said, arguments),
+                page,
+                origin.node,
+                choice.by,
+                most,
+                said,
+                arguments,
                 fill=True,
                 view=choice.view,
                 before=before,
@@ -279,9 +284,8 @@ def _with_mean_power(snapshot: Snapshot, before: Snapshot) -> Snapshot:
     span_ns = max(snapshot.monotonic_ns - before.monotonic_ns, 1)
     used = {view.job_uid: sum(view.energy_uj) for view in before.jobs}
     jobs = tuple(
-        replace(
-            view,
-            power_uw=mean_power_uw(sum(view.energy_uj) - used.get(view.job_uid, 0), span_ns),
+        view._replace(
+            power_uw=mean_power_uw(sum(view.energy_uj) - used.get(view.job_uid, 0), span_ns)
         )
         for view in snapshot.jobs
     )

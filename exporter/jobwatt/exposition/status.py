@@ -49,7 +49,7 @@ from jobwatt.records import kind_of
 from jobwatt.snapshot import DeviceView, Health, HistoryPoint, JobView, SeriesView, Snapshot
 from jobwatt.units import NS, joules, watts
 
-__all__ = ["MOST_JOBS", "MOST_PROCESSES", "status"]
+__all__ = ["MOST_JOBS", "MOST_OF_JOB", "MOST_PROCESSES", "status"]
 
 MOST_PROCESSES = 50
 """So many by power, and so many by energy, are named."""

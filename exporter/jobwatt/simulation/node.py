@@ -52,6 +52,16 @@ class _Slot:
     number: int
     due_ns: int
     task: Task | None = None
+    course: _Course | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Course:
+    """A job, its run that goes on now, and the places of its processes."""
+
+    job: Job
+    slots: list[_Slot]
+    run: Run | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +95,6 @@ class SimulatedNode:
         self._busy_ns = [0] * len(packages)
         self._step_busy_ns = [0] * len(packages)
         self._ended: list[Task] = []
-        jobs = (workload.job for workload in scenario.workloads if workload.job is not None)
-        self._runs: dict[Job, Run | None] = dict.fromkeys(jobs)
         self._runs_ended: list[Run] = []
         parts = tuple(self._make_parts())
         self.gpus = tuple(
@@ -99,6 +107,7 @@ class SimulatedNode:
             for workload in scenario.workloads
             for number in range(workload.count)
         ]
+        self._courses = self._make_courses()
         self._begin_step()
 
     # --- what can be seen -----------------------------------------------------------------------
@@ -133,7 +142,7 @@ class SimulatedNode:
     @property
     def runs(self) -> Iterator[Run]:
         """The runs of jobs that go on now."""
-        return (run for run in self._runs.values() if run is not None)
+        return (course.run for course in self._courses if course.run is not None)
 
     def take_ended_runs(self) -> list[Run]:
         """Return the runs that have ended since this was asked last."""
@@ -188,8 +197,17 @@ class SimulatedNode:
             pause = self._random.uniform(0, workload.lifetime.pause_seconds[1])
         return int((workload.start_seconds + pause) * NS)
 
-    def _bear(self, slot: _Slot, run: Run | None) -> None:
+    def _make_courses(self) -> list[_Course]:
+        courses: dict[int, _Course] = {}
+        for slot in self._slots:
+            if (job := slot.workload.job) is not None:
+                slot.course = courses.setdefault(id(job), _Course(job, []))
+                slot.course.slots.append(slot)
+        return list(courses.values())
+
+    def _bear(self, slot: _Slot) -> None:
         workload, born_ns = slot.workload, self._step_start_ns
+        run = None if slot.course is None else slot.course.run
         ends = []
         if workload.lifetime is not None:
             ends.append(born_ns + int(self._random.uniform(*workload.lifetime.seconds) * NS))
@@ -239,8 +257,7 @@ class SimulatedNode:
             task = slot.task
             if task is None:
                 if self._is_due(slot) and _has_work(slot.workload, seconds):
-                    job = slot.workload.job
-                    self._bear(slot, None if job is None else self._runs[job])
+                    self._bear(slot)
             elif task.ends_ns is not None and task.ends_ns <= self._step_start_ns:
                 self._bury(slot, task)
         self._work(self._demand(seconds))
@@ -249,22 +266,21 @@ class SimulatedNode:
 
     def _schedule(self, seconds: float) -> None:
         """Begin and end the runs of jobs."""
-        for job, before in self._runs.items():
-            if before is not None:
-                if before.ends_seconds is None or seconds < before.ends_seconds:
+        for course in self._courses:
+            if course.run is not None:
+                ends_seconds = course.run.ends_seconds
+                if ends_seconds is None or seconds < ends_seconds:
                     continue
-                self._runs_ended.append(before)
-            run = self._runs[job] = run_at(job, seconds)
-            if run is not None:
-                for slot in self._slots:
-                    if slot.workload.job is job:
-                        due_ns = self._first_due_ns(slot.workload)
-                        slot.due_ns = int(run.begins_seconds * NS) + due_ns
+                self._runs_ended.append(course.run)
+            course.run = run_at(course.job, seconds)
+            if course.run is not None:
+                begins_ns = int(course.run.begins_seconds * NS)
+                for slot in course.slots:
+                    slot.due_ns = begins_ns + self._first_due_ns(slot.workload)
 
     def _is_due(self, slot: _Slot) -> bool:
         """Whether a process is to be born in a place that is free."""
-        job = slot.workload.job
-        is_open = job is None or self._runs[job] is not None
+        is_open = slot.course is None or slot.course.run is not None
         return is_open and slot.due_ns <= self._step_start_ns
 
     def _bury(self, slot: _Slot, task: Task) -> None:
