@@ -643,7 +643,8 @@ def with_jobs(status: dict[str, Any]) -> dict[str, Any]:
         | {"budget_joules": 4_500_000.0, "budget_origin": "comment"},
         job(JOB, 60.0, 900_000.0, name="\u202emd-relax", k8s_namespace="chem-group", gpus=1)
         | {"budget_joules": 720_000.0, "budget_origin": "annotation"},
-        job("systemd:kafka.service", 3.1, 640_000.0, user="svc-kafka", name=None, account=None),
+        job("systemd:kafka.service", 3.1, 640_000.0, user="svc-kafka", name=None, account=None)
+        | {"measured_since": now},
         job("slurm:48100", 0.0, 36_000.0, name="smoke", ended=now - 31, started=now - 90),
         *(job(uid, 0.0, 7.0, name="sweep", ended=now - 60) for uid in ARRAY),
     ]
@@ -768,6 +769,7 @@ def test_all_jobs_can_be_seen(job_visit: Visit) -> None:
     expect(rows.filter(has_text="kafka")).to_have_count(0)
     page.get_by_role("button", name="Show all 4 live").click()
     expect(rows.nth(3)).to_contain_text("systemd:kafka.service")
+    expect(rows.nth(3).locator(".c-held")).to_contain_text("—" + SPACE + "CPUs busy")
     page.get_by_role("button", name="Show all 8 ended").click()
     expect(rows).to_have_count(4 + 1 + 8)
     page.get_by_role("button", name="Show fewer of 8 ended").click()

@@ -507,6 +507,17 @@ def test_busy_cpus_since_the_frame_before() -> None:
     assert " 5.0 " in second
 
 
+def test_busy_cpus_of_a_job_that_has_just_been_found() -> None:
+    """There is no time yet to measure them by."""
+    young = {"measured_since": NOW - 0.01, "started": NOW - 0.01}
+
+    first, second = job_lines(BERT | young, OVER | young, width=80)
+
+    assert "-/64    0s" in first
+    assert first.split()[5:7] == ["2", "-/64"]
+    assert second.split()[5:8] == ["-", "-", "0s"]
+
+
 def test_jobs_fit_into_the_terminal() -> None:
     """Some of the ended are shown, the rest is counted."""
     live = [job(f"slurm:{n}", 1.0 + n, 5.0) for n in range(30)]

@@ -52,8 +52,12 @@ class JobRow:
         """The part of its budget that it has used."""
         return self.energy_joules / self.budget_joules if self.budget_joules else None
 
-    def busy_cpus(self, now: float, before: tuple[float, Mapping[str, float]] | None) -> float:
+    def busy_cpus(
+        self, now: float, before: tuple[float, Mapping[str, float]] | None
+    ) -> float | None:
         """Return how many CPUs it keeps busy: since a time before, else since it is measured.
+
+        None of one that has just been found: there is no time to measure it by.
 
         Args:
             now: Unix time.
@@ -62,7 +66,7 @@ class JobRow:
         if before is not None and now > before[0] and self.job_uid in before[1]:
             return (self.cpu_seconds - before[1][self.job_uid]) / (now - before[0])
         seconds = (now if self.ended is None else self.ended) - self.measured_since
-        return self.cpu_seconds / seconds if seconds > 0 else 0.0
+        return self.cpu_seconds / seconds if seconds >= 1 else None
 
 
 def job_row(job: Mapping[str, Any]) -> JobRow:
@@ -223,10 +227,12 @@ def _gpus(job: JobRow, idle: int) -> Text:
     return Text(f"{job.gpus} idle" if idle >= job.gpus else f"{job.gpus}, {idle} idle", "yellow")
 
 
-def _cpus(job: JobRow, busy: float, now: float) -> Text:
+def _cpus(job: JobRow, busy: float | None, now: float) -> Text:
     """Say how many CPUs are busy, of how many that it holds."""
-    if job.ended is not None:
+    if job.ended is not None or (busy is None and job.cpus is None):
         return Text("-", "dim")
+    if busy is None:
+        return Text(f"-/{job.cpus:g}")
     if job.cpus is None:
         return Text(f"{busy:.1f}")
     slack = busy < SLACK * job.cpus and now - job.started > 60  # noqa: PLR2004 - it has settled
