@@ -442,7 +442,7 @@ def test_jobs_tell_more_in_wide_terminals() -> None:
     )
     assert lines[1].split() == [
         *("1.00", "W", "────────────────", "9.00", "J", "gpu", "90%", "-", "-", "5.0", "10m"),
-        *("overdue", "alice", "batch/chem", "k8s:u"),
+        *("overdue", "alice", "chem/batch", "k8s:u"),
     ]
     assert "45s ago" in lines[2]
 

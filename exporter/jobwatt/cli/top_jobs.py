@@ -72,7 +72,7 @@ class JobRow:
 def job_row(job: Mapping[str, Any]) -> JobRow:
     """Take what a status tells of a job; an exporter of an earlier version tells less."""
     account = job.get("account")
-    places = (job.get("queue"), job.get("k8s_namespace"))
+    places = (job.get("k8s_namespace"), job.get("queue"))
     return JobRow(
         job_uid=str(job["job_uid"]),
         name=str(job.get("name") or ""),
