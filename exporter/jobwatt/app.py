@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import resource
-import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -340,26 +339,19 @@ def serve(config: Config, parts: Parts, *, keep_state: bool = True) -> None:
     # What serves is loaded by those that serve.
     from jobwatt.exposition.routes import Routes  # noqa: PLC0415
     from jobwatt.exposition.server import Server  # noqa: PLC0415
+    from jobwatt.exposition.serving import log_address, stop_event, web_config  # noqa: PLC0415
 
-    web = None
-    if config.web_config_file is not None:
-        from jobwatt.exposition.web_config import load_web_config  # noqa: PLC0415
-
-        web = load_web_config(config.web_config_file)
+    web = web_config(config)
     _allow_many_files()
     store = open_store(config.state_directory) if keep_state else None
     sampler = make_sampler(config, parts, store)
     routes = Routes(lambda: sampler.snapshot, config.web_telemetry_path, config.sample_interval)
     server = Server(config.web_listen_address, routes.answer, web)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     while not stop.is_set() and parts.catch_up():
         sampler.sample()
     server.start()
-    host, port = server.address
-    shown = f"[{host}]" if ":" in host else host
-    log.info("listening on %s:%d, metrics at %s", shown, port, config.web_telemetry_path)
+    log_address(server, config.web_telemetry_path)
     sampler.sample()
     if store is not None:
         store.start()

@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from jobwatt.attribution.policy import DramPolicy
-from jobwatt.budgets import KEYS, BudgetRule, parse_rules
+from jobwatt.budgets import (
+    KEYS,
+    PERIODS,
+    AccountBudget,
+    BudgetRule,
+    parse_account_budgets,
+    parse_rules,
+)
 from jobwatt.errors import ReadError, UsageError
 from jobwatt.host.files import read_bytes
 from jobwatt.units import duration_seconds
@@ -101,17 +108,26 @@ def _watts_by_pattern(value: object) -> dict[str, float]:
     return {_text(pattern): _number(watts) for pattern, watts in value.items()}
 
 
+def _by_name(value: object) -> dict[object, object]:
+    """Return a mapping; what it holds is read by the command that it is for."""
+    if not isinstance(value, dict):
+        raise ValueError(f"a mapping of names is expected, not {type(value).__name__}")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One setting: its dotted name, how a value is read, and what it says in `--help`.
 
-    `metavar` is None for what can be set in the file only.
+    `metavar` is None for what can be set in the file only; `reader` names the one command that
+    reads it, where the others leave it unread, so that they may share a file.
     """
 
     name: str
     parse: Callable[[object], Any]
     help: str
     metavar: str | None
+    reader: str = ""
 
     @property
     def field(self) -> str:
@@ -156,6 +172,9 @@ class Config:
     log_format: str = "logfmt"
     idle_power: Mapping[str, float] = field(default_factory=dict)
     budgets: tuple[BudgetRule, ...] = ()
+    zones: Mapping[object, object] = field(default_factory=dict)
+    providers: Mapping[object, object] = field(default_factory=dict)
+    account_budgets: tuple[AccountBudget, ...] = ()
 
     @property
     def cgroupfs(self) -> Path:
@@ -258,15 +277,49 @@ SETTINGS: tuple[Setting, ...] = (
         "smaller.",
         None,
     ),
+    Setting(
+        "zones",
+        _by_name,
+        "Zones of the electricity grid, with what holds for the site there: "
+        "`{FR: {pue: 1.2, price: 0.18, currency: EUR, providers: [rte_eco2mix]}}`. "
+        "All keys: [grid](grid.md).",
+        None,
+        "grid",
+    ),
+    Setting(
+        "providers",
+        _by_name,
+        "How to reach live providers: `{electricity_maps: {token_file: /etc/jobwatt/token}}`. "
+        "All keys: [grid](grid.md).",
+        None,
+        "grid",
+    ),
+    Setting(
+        "account_budgets",
+        parse_account_budgets,
+        "What all jobs of an account may use, for the alerts: "
+        "`[{account: vision, period: month, budget: 2MWh}]`. "
+        f"A period is {', '.join(PERIODS[:-1])} or {PERIODS[-1]}.",
+        None,
+        "grid",
+    ),
 )
 
 
-def load_config(given: Mapping[str, object], environment: Mapping[str, str]) -> Config:
+def load_config(
+    given: Mapping[str, object],
+    environment: Mapping[str, str],
+    *,
+    command: str = "",
+    defaults: Config | None = None,
+) -> Config:
     """Return the configuration.
 
     Args:
         given: flags by setting's name, None where not given; `config.file` names the file.
         environment: of the process.
+        command: which is to run: it reads its own settings, too.
+        defaults: what holds where nothing is said.
 
     Raises:
         UsageError: a value is wrong, the file cannot be read, or has an unknown key.
@@ -275,6 +328,8 @@ def load_config(given: Mapping[str, object], environment: Mapping[str, str]) -> 
     in_file = _read_file(Path(str(file_name))) if file_name else {}
     values: dict[str, Any] = {}
     for setting in SETTINGS:
+        if setting.reader not in {"", command}:
+            continue
         if given.get(setting.name) is not None:
             raw, where = given[setting.name], f"--{setting.name}"
         elif setting.metavar and setting.variable in environment:
@@ -287,7 +342,7 @@ def load_config(given: Mapping[str, object], environment: Mapping[str, str]) -> 
             values[setting.field] = setting.parse(raw)
         except ValueError as error:
             raise UsageError(f"{where}: {error}") from error
-    config = Config(**values)
+    config = replace(defaults or Config(), **values)
     if not config.web_telemetry_path.startswith("/"):
         raise UsageError(f"--web.telemetry-path: {config.web_telemetry_path!r} must begin with /")
     return config

@@ -15,12 +15,15 @@ from jobwatt.errors import UsageError
 __all__ = ["with_config"]
 
 
-def with_config(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_config(
+    *names: str, defaults: Config | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of the settings that begin with `names` (none: all).
 
-    The command is called with the whole `Config`; its own options come as they are.
+    The command is called with the whole `Config`; its own options come as they are. `defaults` are
+    the command's own.
     """
-    defaults = Config()
+    defaults = defaults or Config()
     chosen = [s for s in SETTINGS if s.metavar and (not names or s.name.startswith(names))]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -29,7 +32,7 @@ def with_config(*names: str) -> Callable[[Callable[..., None]], Callable[..., No
             flags = {s.name: given.pop(s.field) for s in chosen}
             flags["config.file"] = given.pop("config_file")
             try:
-                config = load_config(flags, os.environ)
+                config = load_config(flags, os.environ, command=command.__name__, defaults=defaults)
             except UsageError as error:
                 raise click.UsageError(str(error)) from error
             command(config, **given)

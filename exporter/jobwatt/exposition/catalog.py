@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["METRICS", "MetricSpec"]
+__all__ = ["GRID_METRICS", "METRICS", "NODE_METRICS", "MetricSpec"]
 
 Kind = Literal["counter", "gauge", "info"]
 
@@ -307,7 +307,57 @@ PROCESS_START = MetricSpec(
     "process_start_time_seconds", "gauge", (), "When the exporter started, Unix time.", "seconds"
 )
 
-METRICS: tuple[MetricSpec, ...] = (
+GRID_INTENSITY = MetricSpec(
+    "jobwatt_grid_carbon_intensity_grams_per_kwh",
+    "gauge",
+    ("grid_zone", "provider", "kind", "boundary", "year"),
+    "Grams of CO2 equivalent for a kWh of electricity. Live values have no year and are dropped "
+    "when they are two hours old.",
+)
+SITE_PUE = MetricSpec(
+    "jobwatt_site_pue_ratio",
+    "gauge",
+    ("grid_zone",),
+    "What the site uses for each unit that its machines use (PUE).",
+    "ratio",
+)
+SITE_PRICE = MetricSpec(
+    "jobwatt_site_electricity_price_per_kwh",
+    "gauge",
+    ("grid_zone", "currency"),
+    "Price of a kWh.",
+)
+ACCOUNT_BUDGET = MetricSpec(
+    "jobwatt_account_energy_budget_joules",
+    "gauge",
+    ("account", "period"),
+    "What all jobs of an account may use in each day, week, month or year.",
+    "joules",
+)
+GRID_UP = MetricSpec(
+    "jobwatt_grid_up",
+    "gauge",
+    ("grid_zone", "provider"),
+    "Whether the last attempt gave a value of now; of live providers.",
+)
+GRID_DATA_TIME = MetricSpec(
+    "jobwatt_grid_data_timestamp_seconds",
+    "gauge",
+    ("grid_zone", "provider"),
+    "What moment a live provider's newest value is for, Unix time; also once it is too old to be "
+    "shown.",
+    "seconds",
+)
+GRID_ERRORS = MetricSpec(
+    "jobwatt_grid_errors_total",
+    "counter",
+    ("provider", "reason"),
+    "Attempts that gave no value: timeout, unreachable, denied, not_found, rate_limited, "
+    "server_error, rejected (another status, a redirect), malformed, no_data, implausible, stale, "
+    "unreadable (a token or schedule) or internal.",
+)
+
+NODE_METRICS: tuple[MetricSpec, ...] = (
     DEVICE_ENERGY,
     DEVICE_POWER,
     DEVICE_POWER_LIMIT,
@@ -357,3 +407,18 @@ METRICS: tuple[MetricSpec, ...] = (
     PROCESS_MEMORY,
     PROCESS_START,
 )
+"""Of `jobwatt serve` and `jobwatt simulate`."""
+
+GRID_METRICS: tuple[MetricSpec, ...] = (
+    GRID_INTENSITY,
+    SITE_PUE,
+    SITE_PRICE,
+    ACCOUNT_BUDGET,
+    GRID_UP,
+    GRID_DATA_TIME,
+    GRID_ERRORS,
+    BUILD_INFO,
+)
+"""Of `jobwatt grid`."""
+
+METRICS = tuple(dict.fromkeys((*NODE_METRICS, *GRID_METRICS)))

@@ -98,7 +98,7 @@ class _FamilyText:
 
 
 class Renderer:
-    """Renders snapshots; keeps what it has rendered once. For one thread at a time."""
+    """Renders pages; keeps what it has rendered once. For one thread at a time."""
 
     def __init__(self, *, compress: bool = True) -> None:
         self._compress = compress
@@ -108,13 +108,22 @@ class Renderer:
         self, snapshot: Snapshot, accept: str, accept_encoding: str
     ) -> tuple[bytes, dict[str, str]]:
         """Return the page's body and its headers for what the client accepts."""
+        return self.render_rows(samples(snapshot), accept, accept_encoding)
+
+    def render_rows(
+        self,
+        families: Iterable[tuple[MetricSpec, Sequence[Row]]],
+        accept: str,
+        accept_encoding: str,
+    ) -> tuple[bytes, dict[str, str]]:
+        """Return the same of any families."""
         encoder, content_type = choose_encoder(accept)
         encode = cast("_Encoder", encoder)
         if content_type not in self._texts and len(self._texts) >= _MOST_FORMATS:
             self._texts.clear()  # clients name the versions
         texts = self._texts.setdefault(content_type, {})
         page: list[str] = []
-        for spec, rows in samples(snapshot):
+        for spec, rows in families:
             if spec.name not in texts:
                 texts[spec.name] = _FamilyText(spec, encode)
             page.append(texts[spec.name].render(rows))
