@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobwatt.config import SETTINGS, Config
-from jobwatt.exposition.catalog import METRICS
+from jobwatt.exposition.catalog import GRID_METRICS, NODE_METRICS, MetricSpec
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -22,6 +22,16 @@ first runs on a node. At any scrape, for each device, exactly:
 
 What is absent on a machine is absent from the page, not 0.
 
+"""
+
+GRID_HEAD = """
+## Of `jobwatt grid`
+
+What these numbers mean, and where they are from: [grid](grid.md).
+
+"""
+
+TABLE_HEAD = """\
 | metric | type | labels | meaning |
 | --- | --- | --- | --- |
 """
@@ -32,7 +42,7 @@ CONFIGURATION_HEAD = """\
 Generated from `exporter/jobwatt/config.py` by `make docs`. A flag goes before the environment, the
 environment before the file (`--config.file`, YAML). In the file the dots of a name are sections:
 `sample: {interval: 1s}` is `--sample.interval=1s`. Durations are written like `90s`, `10m` or
-`500ms`.
+`500ms`. All commands may share one file: what only `jobwatt grid` reads, the others leave unread.
 
 | setting | environment | default | meaning |
 | --- | --- | --- | --- |
@@ -41,11 +51,15 @@ environment before the file (`--config.file`, YAML). In the file the dots of a n
 
 def metrics_page() -> str:
     """Return docs/metrics.md."""
+    return METRICS_HEAD + _table(NODE_METRICS) + GRID_HEAD + _table(GRID_METRICS)
+
+
+def _table(metrics: tuple[MetricSpec, ...]) -> str:
     rows = (
         f"| `{m.name}` | {m.kind} | {', '.join(f'`{label}`' for label in m.labels)} | {m.help} |"
-        for m in METRICS
+        for m in metrics
     )
-    return METRICS_HEAD + "\n".join(rows) + "\n"
+    return TABLE_HEAD + "\n".join(rows) + "\n"
 
 
 def configuration_page() -> str:
@@ -59,7 +73,8 @@ def _settings() -> Iterator[str]:
         value = getattr(defaults, setting.field)
         default = f"`{value}`" if value not in (None, "", {}, ()) else ""
         if setting.metavar is None:
-            name, variable = f"`{setting.name}`", "file only"
+            of = f", `jobwatt {setting.reader}`" if setting.reader else ""
+            name, variable = f"`{setting.name}`", f"file only{of}"
         else:
             name, variable = f"`--{setting.name}`", f"`{setting.variable}`"
         yield f"| {name} | {variable} | {default} | {setting.help} |"

@@ -262,7 +262,7 @@ def _zone(
 
 def _unknown(wanted: str, options: Options) -> UsageError:
     near = nearest(wanted)
-    hint = f"did you mean {', '.join(near)}?" if near else "it begins with no country's code"
+    hint = f"did you mean {', '.join(near)}?" if near else "it begins with no country's code."
     return UsageError(
         f"{options.where}: {wanted!r} is no zone that the table knows; {hint} A zone of your own "
         "takes country: FR, or a constant among its providers"

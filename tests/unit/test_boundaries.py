@@ -1,6 +1,8 @@
 """Who may import whom."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import jobwatt
@@ -42,6 +44,29 @@ def test_attribution_reads_no_clock_and_no_file() -> None:
         }
         names |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
         assert names.isdisjoint({"time", "os", "pathlib", "random", "threading", "datetime"})
+
+
+def test_concrete_providers_are_named_by_the_grids_composition_root_only() -> None:
+    """Everybody else asks the contract."""
+    shared = {"answers", "board", "client", "contract", "options", "poller", "secret", "table"}
+    providers = {path.stem for path in modules("grid")} - shared - {"__init__"}
+    assert "watttime" in providers
+    concrete = tuple(f"jobwatt.grid.{name}" for name in providers)
+    for path in PACKAGE.rglob("*.py"):
+        if path.name != "grid_app.py":
+            for name in imports(path):
+                own = name.startswith(f"jobwatt.grid.{path.stem}.")
+                assert own or not name.startswith(concrete), (path, name)
+
+
+def test_the_nodes_exporter_loads_nothing_of_the_grids() -> None:
+    """It must stay small."""
+    code = (
+        "import sys, jobwatt.app, jobwatt.exposition.routes, jobwatt.exposition.serving as _; "
+        "print([m for m in sys.modules if m.startswith('jobwatt.grid') or m == 'urllib.request'])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert loaded.stdout == b"[]\n"
 
 
 def test_concrete_parts_are_named_by_the_composition_root_only() -> None:

@@ -19,7 +19,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from typing import IO, Any, Self
 from urllib.parse import urlsplit
 
@@ -122,6 +121,8 @@ def _failure(where: str, error: Exception, seconds: float, *, expired: bool) -> 
         return GridError(Reason.TIMEOUT, f"{where}: no whole answer within {seconds:g} s")
     if isinstance(cause, ssl.SSLCertVerificationError):
         return GridError(Reason.UNREACHABLE, f"{where}: {cause.verify_message}")
+    if isinstance(cause, str):
+        return GridError(Reason.REJECTED, f"{where}: {cause}")
     if isinstance(cause, OSError):
         text = cause.strerror or type(cause).__name__
         return GridError(Reason.UNREACHABLE, f"{where}: {text}")
@@ -166,13 +167,11 @@ class _Deadline:
 
 
 class _Plain(http.client.HTTPConnection):
-    def __init__(self, deadline: _Deadline, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(*args, **kwargs)
-        self._deadline = deadline
+    deadline: _Deadline
 
     def connect(self) -> None:
         super().connect()
-        self._deadline.watch(self.sock)
+        self.deadline.watch(self.sock)
 
 
 class _Secure(http.client.HTTPSConnection, _Plain):
@@ -182,20 +181,29 @@ class _Secure(http.client.HTTPSConnection, _Plain):
 class _PlainHandler(urllib.request.HTTPHandler):
     def __init__(self, deadline: _Deadline) -> None:
         super().__init__()
-        self._connect = partial(_Plain, deadline)
+        self._deadline = deadline
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._connect, req)
+        def connection(host: str, **options: Any) -> _Plain:  # noqa: ANN401 - urllib's own
+            made = _Plain(host, **options)
+            made.deadline = self._deadline
+            return made
+
+        return self.do_open(connection, req)
 
 
 class _SecureHandler(urllib.request.HTTPSHandler):
     def __init__(self, deadline: _Deadline) -> None:
-        context = ssl.create_default_context()
-        super().__init__(context=context)
-        self._connect = partial(_Secure, deadline, context=context)
+        super().__init__()
+        self._deadline = deadline
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._connect, req)
+        def connection(host: str, **options: Any) -> _Secure:  # noqa: ANN401 - urllib's own
+            made = _Secure(host, context=ssl.create_default_context(), **options)
+            made.deadline = self._deadline
+            return made
+
+        return self.do_open(connection, req)
 
 
 class _SameOrigin(urllib.request.HTTPRedirectHandler):
@@ -214,6 +222,7 @@ class _SameOrigin(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         old, new = urlsplit(req.full_url), urlsplit(newurl)
         if (old.scheme, old.netloc) != (new.scheme, new.netloc):
+            fp.close()
             target = f"{new.scheme}://{new.hostname or ''}"
             raise GridError(
                 Reason.REJECTED,

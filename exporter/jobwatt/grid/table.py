@@ -65,9 +65,11 @@ def nearest(zone: str) -> list[str]:
             words.setdefault(word.lower(), []).append(country)
     asked = zone.lower()
     close = difflib.get_close_matches(asked, words, _MOST_NEAR, _LIKENESS)
-    # `FRX` is closer to `FRO` than to `FR` by letters alone.
-    starts = [word for word in (asked[:2],) if word in words]
-    found = {country.code: country for word in (*close, *starts) for country in words[word]}
+    begun = [word for word in words if len(asked) > len("fr") and word.startswith(asked)]
+    # By letters alone `FRX` is as close to `FRO` as to `FR`.
+    code = [asked[:2]] if asked[:2] in words else []
+    exact = [asked] if asked in words else []
+    found = {c.code: c for word in (*exact, *begun, *close, *code) for c in words[word]}
     return [f"{country.code} ({country.name})" for country in found.values()][:_MOST_NEAR]
 
 

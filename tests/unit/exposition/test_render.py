@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from jobwatt.exposition.catalog import METRICS
+from jobwatt.exposition.catalog import NODE_METRICS
 from jobwatt.exposition.render import Renderer, metric_families
 from jobwatt.model import Source
 from jobwatt.snapshot import SeriesLabels, SeriesView, Snapshot
@@ -111,12 +111,12 @@ def test_each_metric_is_in_the_catalog_and_each_of_the_catalog_is_there() -> Non
         for family in metric_families(snapshot)
         for sample in family.samples
     }
-    assert exported == {m.name for m in METRICS} - {"jobwatt_checkpoint_timestamp_seconds"}
+    assert exported == {m.name for m in NODE_METRICS} - {"jobwatt_checkpoint_timestamp_seconds"}
 
 
 def test_labels_are_those_of_the_catalog() -> None:
     """No more and no fewer."""
-    labels = {metric.name: set(metric.labels) for metric in METRICS}
+    labels = {metric.name: set(metric.labels) for metric in NODE_METRICS}
     for snapshot in (picture(), gpu_picture()):
         for family in metric_families(snapshot):
             for sample in family.samples:
