@@ -1,4 +1,4 @@
-"""Run the whole stack without Docker: exporter, Prometheus, Alertmanager; until Ctrl-C.
+"""Run the whole stack without Docker: exporters, Prometheus, Alertmanager; until Ctrl-C.
 
 The committed configuration in prometheus/ is copied to .stack/ with this machine's addresses and
 runs on Debian's own servers. All that they write lies below .stack/.
@@ -26,12 +26,16 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMETHEUS = ROOT / "prometheus"
+ZONES = ROOT / "deploy/docker/grid/zones.yml"
 
 HOST = "127.0.0.1"
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
 LOOK_SECONDS = 0.1
 TAIL_LINES = 20
+
+SERVERS = {"exporter": 9743, "grid": 9744, "prometheus": 9090, "alertmanager": 9093}
+"""By their host names in the committed configuration, with the ports that they have there."""
 
 
 class StackError(Exception):
@@ -46,6 +50,7 @@ class Ports:
     """One for each server, by its host name in the committed configuration."""
 
     exporter: int
+    grid: int
     prometheus: int
     alertmanager: int
 
@@ -56,7 +61,7 @@ class Ports:
             StackError: it is a server that this stack does not have.
         """
         name = target.rpartition(":")[0]
-        if name not in {"exporter", "prometheus", "alertmanager"}:
+        if name not in SERVERS:
             raise StackError(f"prometheus.yml names {target}, which tools/stack.py does not start")
         return f"{HOST}:{getattr(self, name)}"
 
@@ -70,7 +75,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="SCENARIO",
         help="serve a made-up node, such as two-socket-server, instead of this machine",
     )
-    for name, port in (("exporter", 9743), ("prometheus", 9090), ("alertmanager", 9093)):
+    for name, port in SERVERS.items():
         add(
             f"--{name}-port",
             type=int,
@@ -78,6 +83,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
             metavar="PORT",
             help=f"of the {name}; 0 takes a free one (default: {port})",
         )
+    add(
+        "--grid-zone",
+        default="WORLD",
+        metavar="ZONE",
+        help="of this machine, one of deploy/docker/grid/zones.yml (default: WORLD)",
+    )
     add("--webhook", metavar="URL", help="where alerts go; without it they stay in Alertmanager")
     add("--folder", type=Path, default=ROOT / ".stack", help="for data and logs (default: .stack)")
     add("--prometheus", default="prometheus", metavar="PROGRAM", help="another Prometheus")
@@ -106,7 +117,7 @@ def choose_ports(asked: argparse.Namespace) -> Ports:
     """
     chosen: dict[str, int] = {}
     with contextlib.ExitStack() as held:  # all at once, so that they differ
-        for name in ("exporter", "prometheus", "alertmanager"):
+        for name in SERVERS:
             listener = held.enter_context(socket.socket())
             # As the servers do: what has just been closed is free.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -240,7 +251,16 @@ def commands(
         exporter = [jobwatt, "serve", f"--state.directory={folder / 'exporter'}"]
     else:
         exporter = [jobwatt, "simulate", f"--scenario={asked.simulate}"]
-    exporter.append(f"--web.listen-address={HOST}:{ports.exporter}")
+    exporter += [
+        f"--grid.zone={asked.grid_zone}",
+        f"--web.listen-address={HOST}:{ports.exporter}",
+    ]
+    grid = [
+        jobwatt,
+        "grid",
+        f"--config.file={ZONES}",
+        f"--web.listen-address={HOST}:{ports.grid}",
+    ]
     prometheus = [
         asked.prometheus,
         f"--config.file={folder / 'prometheus.yml'}",
@@ -256,6 +276,7 @@ def commands(
     ]
     return [
         ("exporter", ports.exporter, exporter),
+        ("grid", ports.grid, grid),
         ("prometheus", ports.prometheus, prometheus),
         ("alertmanager", ports.alertmanager, alertmanager),
     ]

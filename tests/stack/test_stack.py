@@ -83,7 +83,7 @@ class Stack:
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self._out, self._err = folder / "out.txt", folder / "err.txt"
-        ports = {name: free_port() for name in ("exporter", "prometheus", "alertmanager")}
+        ports = {name: free_port() for name in ("exporter", "grid", "prometheus", "alertmanager")}
         self.url = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
         command = [sys.executable, str(STACK), f"--folder={folder / 'stack'}"]
         command += [f"--{name}-port={port}" for name, port in ports.items()]
@@ -111,7 +111,7 @@ class Stack:
 
     def server(self, name: str) -> psutil.Process:
         """The process of a server, known by its command line."""
-        (found,) = [p for p in self._seen if any(name in word for word in p.cmdline()[:2])]
+        (found,) = [p for p in self._seen if any(name in word for word in p.cmdline()[:3])]
         return found
 
     def wait(self) -> int:
@@ -195,7 +195,7 @@ def test_from_the_exporter_to_the_alert(
         assert_dashboard_has_data(prometheus, instance)
         assert webhook.firing(alertname="JobWattExporterDown", instance=instance) is None
 
-        stack.server("jobwatt").kill()
+        stack.server("simulate").kill()
         alert = eventually(
             lambda: webhook.firing(alertname="JobWattExporterDown", instance=instance),
             ALERT_SECONDS,

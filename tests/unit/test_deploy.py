@@ -21,16 +21,18 @@ import yaml
 
 import jobwatt
 from jobwatt.cli import cli
-from jobwatt.config import SETTINGS
+from jobwatt.config import SETTINGS, load_config
+from jobwatt.grid_app import make_plan
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 DEMO = ROOT / "deploy/docker/demo.yml"
 DOCKERFILE = ROOT / "deploy/docker/Dockerfile"
 BASE = ROOT / "deploy/kubernetes/base"
+GRID = ROOT / "deploy/kubernetes/components/grid"
 UNIT = ROOT / "deploy/systemd/jobwatt.service"
 IMAGE = f"ghcr.io/jobwatt/jobwatt:{jobwatt.__version__}"
-PORT = 9743
+PORT, GRID_PORT = 9743, 9744
 APPLY = "kubectl apply -k deploy/kubernetes/base"
 MOST_EXPOSED = 2.5
 """Of systemd-analyze's 10; the two capabilities and the network make up the most of it."""
@@ -135,6 +137,18 @@ def container() -> dict[str, Any]:
     return dict(found)
 
 
+def grid_pod() -> dict[str, Any]:
+    """Return the pod of the one grid exporter."""
+    deployment = yaml.safe_load((GRID / "deployment.yaml").read_text())
+    spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return spec
+
+
+def grid_container() -> dict[str, Any]:
+    (found,) = grid_pod()["containers"]
+    return dict(found)
+
+
 def unit_settings() -> dict[str, list[str]]:
     """Return the lines of the unit's [Service], by key."""
     section, found = "", dict[str, list[str]]()
@@ -169,8 +183,10 @@ def understood(arguments: list[str]) -> None:
     "image",
     [
         pytest.param(lambda: services(COMPOSE)["exporter"]["image"], id="compose"),
+        pytest.param(lambda: services(COMPOSE)["grid"]["image"], id="compose-grid"),
         pytest.param(lambda: services(DEMO)["exporter"]["image"], id="demo"),
         pytest.param(lambda: container()["image"], id="kubernetes"),
+        pytest.param(lambda: grid_container()["image"], id="kubernetes-grid"),
         pytest.param(
             lambda: "ghcr.io/jobwatt/jobwatt:" + instructions("ARG")[1].partition("=")[2],
             id="dockerfile",
@@ -186,8 +202,10 @@ def test_image_is_this_version(image: Callable[[], str]) -> None:
     "arguments",
     [
         pytest.param(lambda: services(COMPOSE)["exporter"]["command"], id="compose"),
+        pytest.param(lambda: services(COMPOSE)["grid"]["command"], id="compose-grid"),
         pytest.param(lambda: services(DEMO)["exporter"]["command"], id="demo"),
         pytest.param(lambda: container()["args"], id="kubernetes"),
+        pytest.param(lambda: grid_container()["args"], id="kubernetes-grid"),
         pytest.param(lambda: json.loads(instructions("CMD")[0]), id="dockerfile"),
         pytest.param(lambda: shlex.split(unit_settings()["ExecStart"][0])[1:], id="systemd"),
     ],
@@ -328,6 +346,42 @@ def test_compose_exporter_sees_the_machine() -> None:
     assert (exporter["pid"], exporter["cgroup"], exporter["userns_mode"]) == ("host",) * 3
 
 
+def test_compose_grid_is_nobody_and_probed() -> None:
+    """It needs no power; its check is the image's, on its own port."""
+    grid = services(COMPOSE)["grid"]
+    assert grid["user"] == "65534:65534"
+    assert not {"pid", "cgroup", "userns_mode"} & grid.keys()
+    (line,) = instructions("HEALTHCHECK")
+    code = json.loads(line[line.index("[") :])[-1].replace(str(PORT), str(GRID_PORT))
+    assert grid["healthcheck"]["test"] == ["CMD", "python", "-ISc", code]
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "deploy/docker/grid/zones.yml", GRID / "jobwatt.yml"], ids=["compose", "k8s"]
+)
+def test_shipped_zones_are_right(path: Path) -> None:
+    """What is shipped can be read, also with its examples, and has the zone of the exporters."""
+    plan = make_plan(load_config({"config.file": str(path)}, {}, command="grid"), {})
+    assert [site.zone for site in plan.snapshot.sites] == ["WORLD"]
+
+
+def test_examples_of_zones_are_right(tmp_path: Path) -> None:
+    """The lines that are commented out work without their mark."""
+    text = (ROOT / "deploy/docker/grid/zones.yml").read_text()
+    path = tmp_path / "zones.yml"
+    path.write_text(re.sub(r"^( *)# (?=[A-Z]{2}: |account_|  - )", r"\1", text, flags=re.MULTILINE))
+    plan = make_plan(load_config({"config.file": str(path)}, {}, command="grid"), {})
+    assert [site.zone for site in plan.snapshot.sites] == ["WORLD", "FR", "GB"]
+    assert [budget.account for budget in plan.snapshot.budgets] == ["vision"]
+
+
+@pytest.mark.parametrize("path", [COMPOSE, DEMO], ids=["compose", "demo"])
+def test_compose_zone_is_exported(path: Path) -> None:
+    """The exporter's zone is one that the grid exporter knows, as shipped."""
+    zone = services(path)["exporter"]["environment"]["JOBWATT_GRID_ZONE"]
+    assert zone == "${GRID_ZONE:-WORLD}"
+
+
 def test_demo_reads_nothing_of_the_machine() -> None:
     """The made-up node runs as nobody, with no mount and no namespace of the host."""
     demo = services(DEMO)["exporter"]
@@ -442,6 +496,53 @@ def test_base_is_whole() -> None:
     kinds = [yaml.safe_load(path.read_text())["kind"] for path in BASE.glob("*.yaml")]
     objects = ["DaemonSet", "Namespace", "PodMonitor", "ServiceAccount"]
     assert sorted(kinds) == sorted([*objects, "Kustomization"])
+
+
+def test_grid_component_is_whole(tmp_path: Path) -> None:
+    """It names its files; its objects are valid; what its pod mounts is what it makes."""
+    kustomization = yaml.safe_load((GRID / "kustomization.yaml").read_text())
+    assert kustomization["kind"] == "Component"
+    (made,) = kustomization["configMapGenerator"]
+    named = {*kustomization["resources"], *made["files"], "kustomization.yaml"}
+    assert {path.name for path in GRID.iterdir()} == named
+    for name in kustomization["resources"]:
+        check_objects(tmp_path, (GRID / name).read_text())
+    config, tokens = grid_pod()["volumes"]
+    assert config["configMap"]["name"] == made["name"] == "jobwatt-grid"
+    assert tokens["secret"]["optional"] is True
+    assert grid_container()["args"][1] == f"--config.file=/etc/jobwatt/{made['files'][0]}"
+
+
+def test_grid_runs_once_and_without_power() -> None:
+    """One pod at a time, as nobody, with nothing of its node."""
+    spec = yaml.safe_load((GRID / "deployment.yaml").read_text())["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert grid_pod()["securityContext"]["runAsNonRoot"] is True
+    assert grid_pod()["automountServiceAccountToken"] is False
+    assert grid_container()["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & grid_pod().keys()
+    assert not [volume for volume in grid_pod()["volumes"] if "hostPath" in volume]
+    assert grid_container()["ports"] == [{"name": "metrics", "containerPort": GRID_PORT}]
+    for probe_name, path in (("livenessProbe", "/-/healthy"), ("readinessProbe", "/-/ready")):
+        assert grid_container()[probe_name]["httpGet"] == {"path": path, "port": "metrics"}
+
+
+def test_grid_is_one_instance_of_its_own_job() -> None:
+    """The PodMonitor finds its pod, not the exporters', and a rollout begins no new series."""
+    spec = yaml.safe_load((GRID / "deployment.yaml").read_text())["spec"]
+    monitor = yaml.safe_load((GRID / "podmonitor.yaml").read_text())["spec"]
+    labels = spec["template"]["metadata"]["labels"]
+    assert spec["selector"]["matchLabels"] == monitor["selector"]["matchLabels"] == labels
+    assert labels[monitor["jobLabel"]] == "jobwatt-grid"
+    base = manifest("PodMonitor")["spec"]["selector"]["matchLabels"]
+    assert not base.items() <= labels.items()
+    replace, drop = monitor["podMetricsEndpoints"][0]["relabelings"]
+    assert replace["targetLabel"] == "instance"
+    assert drop["regex"] == "pod|container"
 
 
 @needs_kubectl
