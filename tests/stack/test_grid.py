@@ -195,7 +195,7 @@ def test_a_slow_provider_delays_nobody(tmp_path: Path, providers: Providers) -> 
     """While one does not answer, the others do, and a scrape takes no longer."""
     providers.em.trouble = Reply(200, {}, wait=60.0)
     providers.wt.trouble = Reply(200, b"{" * 4000, drip=0.05)
-    with grid(tmp_path, configuration(tmp_path, providers)) as (url, _):
+    with grid(tmp_path, configuration(tmp_path, providers)) as (url, process):
         eventually(lambda: len(intensities(url)) == 8, 20, "the others have not answered")
         slow = {"electricity_maps", "watttime"}
         assert intensities(url) == {k: v for k, v in EVERYTHING.items() if k[1] not in slow}
@@ -203,6 +203,8 @@ def test_a_slow_provider_delays_nobody(tmp_path: Path, providers: Providers) -> 
         found = page(url)
         assert found[_error("electricity_maps", "timeout")] == 2
         assert found[_error("watttime", "timeout")] == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
 
 
 def _error(provider: str, reason: str) -> tuple[str, Labels]:

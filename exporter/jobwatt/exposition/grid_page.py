@@ -25,6 +25,7 @@ from jobwatt.units import UJ, duration_text, energy_text
 __all__ = ["CONTENT_SECURITY_POLICY", "grid_page"]
 
 _NO_DIGITS = 100
+_MINUTE = 60.0
 
 
 def grid_page(snapshot: GridSnapshot, now: float, metrics_path: str) -> bytes:
@@ -77,7 +78,7 @@ def _live(
         intensity = reading.intensity
         age, kind, figure = "", "", ""
         if intensity is not None:
-            age = duration_text(max(0.0, round(now - (intensity.time or now))))
+            age = _age(max(0.0, now - (intensity.time or now)))
             kind = f"{intensity.kind.value}, {intensity.boundary.value}"
             figure = _grams(intensity)
         badges = [_badge("good", "in use")] if _is(used, reading.provider) else []
@@ -121,6 +122,10 @@ def _badge(style: str, word: str) -> str:
     return f'<span class="badge {style}">{word}</span>'
 
 
+def _age(seconds: float) -> str:
+    return duration_text(seconds) if seconds >= _MINUTE else f"{seconds:.0f} s"
+
+
 def _grams(intensity: Intensity) -> str:
     value = intensity.grams_per_kwh
     return f"{value:.0f}" if value >= _NO_DIGITS else f"{value:.1f}"
@@ -133,7 +138,8 @@ def _budgets(budgets: tuple[AccountBudget, ...]) -> str:
         for budget in budgets
     )
     return (
-        "<section>\n<h2>Budgets of accounts</h2>\n<table><thead><tr><th>account</th><th>period</th>"
+        '<section>\n<h2>Budgets of accounts</h2>\n<table class="budgets">'
+        "<thead><tr><th>account</th><th>period</th>"
         f'<th class="number">energy</th></tr></thead><tbody>\n{rows}\n</tbody></table>\n</section>'
     )
 

@@ -119,7 +119,7 @@ def _zone(name: object) -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         # OSError: the name of a folder of the database.
-        raise ValueError(f"time_zone: {_shown(name)} is not known here") from error
+        raise ValueError(f"time_zone: {_shown(name)} is not known here (package tzdata)") from error
 
 
 def _week(tree: object) -> tuple[Day, ...]:

@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,45 @@ def test_a_certificate_that_the_machine_trusts(
     began = time.monotonic()
     assert error_of(f"{site.url}/x", 0.5).reason is Reason.TIMEOUT
     assert time.monotonic() - began < 5.5
+
+
+def test_tls_through_a_proxy(secure: tuple[Site, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`https_proxy` is asked for a tunnel and sees no more than the host; the deadline holds."""
+    site, path = secure
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    target = ("127.0.0.1", int(site.url.rpartition(":")[2]))
+    heads: list[bytes] = []
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(4096):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def relay(client: socket.socket) -> None:
+        with client, socket.create_connection(target) as server:
+            heads.append(client.recv(4096))
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=pump, args=(server, client), daemon=True)
+            back.start()
+            pump(client, server)
+            back.join(5)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    relay(listener.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert get_json(f"{site.url}/x", {"auth-token": "secret"}, 5.0) == {"ok": True}
+        assert heads[0].startswith(b"CONNECT 127.0.0.1:")
+        assert b"secret" not in heads[0]
+        site.trouble = Reply(200, b"{" * 1000, drip=0.1)
+        assert error_of(f"{site.url}/x", 0.5).reason is Reason.TIMEOUT
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize(
