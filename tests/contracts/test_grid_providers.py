@@ -30,6 +30,7 @@ from jobwatt.grid.secret import Secret
 from jobwatt.grid.table import YearlyTable, country_of
 from jobwatt.grid.uk_carbon_intensity import UkCarbonIntensity
 from jobwatt.grid.watttime import WattTime, WattTimeLogin
+from jobwatt.grid_app import PROVIDERS
 from servers import free_port
 
 SECONDS = 0.5
@@ -120,6 +121,11 @@ def test_a_value_has_all_its_labels(case: Case) -> None:
     assert (value.year == "") == (value.time is not None)
     assert is_fresh(value, now)
     assert (value.kind in Kind, value.boundary in Boundary) == (True, True)
+
+
+def test_no_provider_is_left_out() -> None:
+    """Whatever a zone may name is tested here, and the table."""
+    assert {*PROVIDERS, "owid"} == set(ALL)
 
 
 @every

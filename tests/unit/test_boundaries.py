@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jobwatt
+from jobwatt.grid_app import PROVIDERS
 
 PACKAGE = Path(jobwatt.__file__).parent
 ALLOWED = ("jobwatt.model.", "jobwatt.gpus.", "jobwatt.units.", "jobwatt.attribution.")
@@ -48,15 +49,12 @@ def test_attribution_reads_no_clock_and_no_file() -> None:
 
 def test_concrete_providers_are_named_by_the_grids_composition_root_only() -> None:
     """Everybody else asks the contract."""
-    shared = {"answers", "board", "client", "contract", "options", "poller", "secret", "table"}
-    providers = {path.stem for path in modules("grid")} - shared - {"__init__"}
-    assert "watttime" in providers
-    concrete = tuple(f"jobwatt.grid.{name}" for name in providers)
+    concrete = tuple(f"jobwatt.grid.{name}" for name in PROVIDERS)
+    assert {f"jobwatt.grid.{path.stem}" for path in modules("grid")} > set(concrete)
     for path in PACKAGE.rglob("*.py"):
         if path.name != "grid_app.py":
             for name in imports(path):
-                own = name.startswith(f"jobwatt.grid.{path.stem}.")
-                assert own or not name.startswith(concrete), (path, name)
+                assert not name.startswith(concrete), (path, name)
 
 
 def test_the_nodes_exporter_loads_nothing_of_the_grids() -> None:

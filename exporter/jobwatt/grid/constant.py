@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jobwatt.grid.contract import Boundary, Intensity, Kind
+from jobwatt.grid.contract import MOST_GRAMS, Boundary, Intensity, Kind
+from jobwatt.grid.making import Place
+from jobwatt.grid.options import Options
 
-__all__ = ["NAME", "Constant"]
+__all__ = ["NAME", "Constant", "Maker"]
 
 NAME = "constant"
+
+_BOUNDARIES = tuple(Boundary)
+_YEARS = (1990, 2100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +30,24 @@ class Constant:
         """Return it."""
         del now
         return Intensity(self.grams_per_kwh, Kind.AVERAGE, self.boundary, year=self.year)
+
+
+class Maker:
+    """Each zone has its own; there is nothing to say for all."""
+
+    interval = None
+
+    def __init__(self, section: Options, environment: Mapping[str, str]) -> None:
+        del section, environment
+
+    def make(self, place: Place, options: Options) -> Constant:
+        """Return a factor: `grams_per_kwh`, `year`, `boundary`."""
+        del place
+        grams = options.number("grams_per_kwh", 0, MOST_GRAMS)
+        if grams is None:
+            raise options.error("grams_per_kwh", "missing")
+        year = options.number("year", *_YEARS)
+        if year is None:
+            raise options.error("year", "missing; it shows how old the factor is")
+        boundary = options.choice("boundary", _BOUNDARIES, Boundary.LIFECYCLE)
+        return Constant(grams, f"{year:.0f}", Boundary(boundary))

@@ -6,19 +6,23 @@ The value of the current hour is an estimate at first, and says so.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from jobwatt.grid.answers import fields, moment
 from jobwatt.grid.client import get_json
 from jobwatt.grid.contract import Boundary, GridError, Intensity, Kind, Reason, grams
+from jobwatt.grid.making import Place, Remote, needed
+from jobwatt.grid.options import Options
 from jobwatt.grid.secret import Secret
 
-__all__ = ["NAME", "URL", "ElectricityMaps", "parse"]
+__all__ = ["NAME", "ElectricityMaps", "Maker", "parse"]
 
 NAME = "electricity_maps"
 URL = "https://api.electricitymaps.com"
 
+_BOUNDARIES = tuple(Boundary)
 _UNITS = {"gco2eq/kwh", "gco2/kwh"}
 
 
@@ -40,6 +44,24 @@ class ElectricityMaps:
         headers = {"auth-token": self.token.reveal()}
         answer = get_json(f"{self.url}/v3/carbon-intensity/latest?{asked}", headers, self.timeout)
         return parse(answer, self.zone, self.boundary)
+
+
+class Maker(Remote):
+    """All of its zones have one token."""
+
+    def __init__(self, section: Options, environment: Mapping[str, str]) -> None:
+        super().__init__(section, URL)
+        self._token = section.secret("token", environment)
+
+    def make(self, place: Place, options: Options) -> ElectricityMaps:
+        """Return one zone: `zone` where it has another name here, `boundary`."""
+        return ElectricityMaps(
+            self.url,
+            self.timeout,
+            needed(self.section, "token", self._token, options),
+            options.text("zone", place.zone),
+            Boundary(options.choice("boundary", _BOUNDARIES, Boundary.LIFECYCLE)),
+        )
 
 
 def parse(answer: object, zone: str, boundary: Boundary) -> Intensity:

@@ -6,14 +6,17 @@ Dataset `eco2mix-national-tr`, which holds the quarters of the whole day; those 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from jobwatt.grid.answers import entries, fields, moment
 from jobwatt.grid.client import get_json
 from jobwatt.grid.contract import Boundary, Intensity, Kind, grams
+from jobwatt.grid.making import Place, Remote, only_in
+from jobwatt.grid.options import Options
 
-__all__ = ["NAME", "URL", "RteEco2mix", "parse"]
+__all__ = ["NAME", "Maker", "RteEco2mix", "parse"]
 
 NAME = "rte_eco2mix"
 URL = "https://odre.opendatasoft.com"
@@ -39,6 +42,19 @@ class RteEco2mix:
         """Return the newest quarter that has a value."""
         del now
         return parse(get_json(f"{self.url}{_PATH}?{urlencode(_ASKED)}", {}, self.timeout))
+
+
+class Maker(Remote):
+    """For zones in France."""
+
+    def __init__(self, section: Options, environment: Mapping[str, str]) -> None:
+        del environment
+        super().__init__(section, URL)
+
+    def make(self, place: Place, options: Options) -> RteEco2mix:
+        """Return it; it has no options."""
+        only_in("FR", place, options)
+        return RteEco2mix(self.url, self.timeout)
 
 
 def parse(answer: object) -> Intensity:

@@ -29,11 +29,16 @@ from jobwatt.grid.contract import (
     Kind,
     Reason,
 )
+from jobwatt.grid.making import Place
+from jobwatt.grid.options import Options
 from jobwatt.host.files import read_bytes
 
-__all__ = ["NAME", "Schedule", "Week", "parse_week"]
+__all__ = ["NAME", "Maker", "Schedule", "Week", "parse_week"]
 
 NAME = "schedule"
+
+_INTERVAL_SECONDS = 20.0
+"""A file is cheap to read, and its next hour should begin on time."""
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _KEYS = ("time_zone", "boundary", "grams_per_kwh")
@@ -84,6 +89,28 @@ class Schedule:
             raise GridError(Reason.UNREADABLE, str(error)) from error
         except ValueError as error:
             raise GridError(Reason.MALFORMED, f"{self.file}: {error}") from error
+
+
+class Maker:
+    """Each zone has its own file; there is nothing to say for all."""
+
+    interval = _INTERVAL_SECONDS
+
+    def __init__(self, section: Options, environment: Mapping[str, str]) -> None:
+        del section, environment
+
+    def make(self, place: Place, options: Options) -> Schedule:
+        """Return the schedule in `file`, which must be right at the start."""
+        del place
+        file = options.path("file")
+        if file is None:
+            raise options.error("file", "missing; name the file of the schedule")
+        made = Schedule(file)
+        try:
+            made.read()
+        except GridError as error:
+            raise options.error("file", str(error)) from error
+        return made
 
 
 def parse_week(data: bytes) -> Week:

@@ -6,13 +6,16 @@ The actual value of the current half-hour may be null, its forecast is there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobwatt.grid.answers import entries, fields, moment
 from jobwatt.grid.client import get_json
 from jobwatt.grid.contract import Boundary, Intensity, Kind, grams
+from jobwatt.grid.making import Place, Remote, only_in
+from jobwatt.grid.options import Options
 
-__all__ = ["NAME", "URL", "UkCarbonIntensity", "parse"]
+__all__ = ["NAME", "Maker", "UkCarbonIntensity", "parse"]
 
 NAME = "uk_carbon_intensity"
 URL = "https://api.carbonintensity.org.uk"
@@ -30,6 +33,19 @@ class UkCarbonIntensity:
         """Return the value of the current half-hour."""
         del now
         return parse(get_json(f"{self.url}/intensity", {}, self.timeout))
+
+
+class Maker(Remote):
+    """For zones in Great Britain."""
+
+    def __init__(self, section: Options, environment: Mapping[str, str]) -> None:
+        del environment
+        super().__init__(section, URL)
+
+    def make(self, place: Place, options: Options) -> UkCarbonIntensity:
+        """Return it; it has no options."""
+        only_in("GB", place, options)
+        return UkCarbonIntensity(self.url, self.timeout)
 
 
 def parse(answer: object) -> Intensity:

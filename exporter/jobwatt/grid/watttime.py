@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlencode
@@ -17,9 +17,11 @@ from urllib.parse import urlencode
 from jobwatt.grid.answers import entries, fields, moment
 from jobwatt.grid.client import get_json
 from jobwatt.grid.contract import Boundary, GridError, Intensity, Kind, Reason, grams
+from jobwatt.grid.making import Place, Remote, needed
+from jobwatt.grid.options import Options
 from jobwatt.grid.secret import Secret
 
-__all__ = ["NAME", "URL", "WattTime", "WattTimeLogin", "parse"]
+__all__ = ["NAME", "Maker", "WattTime", "WattTimeLogin", "parse"]
 
 NAME = "watttime"
 URL = "https://api.watttime.org"
@@ -116,6 +118,29 @@ class WattTime:
         url = f"{self.login.url}/v3/historical?{urlencode(asked)}"
         headers = {"Authorization": f"Bearer {bearer}"}
         return parse(get_json(url, headers, self.login.timeout), self.region)
+
+
+class Maker(Remote):
+    """All regions share one login."""
+
+    def __init__(self, section: Options, environment: Mapping[str, str]) -> None:
+        super().__init__(section, URL)
+        self._user = section.text("user")
+        self._password = section.secret("password", environment)
+        self._login: WattTimeLogin | None = None
+
+    def make(self, place: Place, options: Options) -> WattTime:
+        """Return one `region`."""
+        del place
+        region = options.text("region")
+        if not region:
+            raise options.error("region", "missing; write one of WattTime's, such as CAISO_NORTH")
+        if not self._user:
+            raise self.section.error("user", f"missing, and {options.where} needs it")
+        if self._login is None:
+            password = needed(self.section, "password", self._password, options)
+            self._login = WattTimeLogin(self.url, self.timeout, self._user, password)
+        return WattTime(self._login, region)
 
 
 def _text(moment_seconds: float) -> str:

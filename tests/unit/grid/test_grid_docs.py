@@ -11,7 +11,7 @@ from jobwatt.config import load_config
 from jobwatt.exposition.catalog import GRID_METRICS
 from jobwatt.grid.contract import Reason
 from jobwatt.grid.schedule import parse_week
-from jobwatt.grid_app import make_plan
+from jobwatt.grid_app import PROVIDERS, make_plan
 from servers import ROOT
 
 PAGE = (ROOT / "docs/grid.md").read_text()
@@ -26,8 +26,7 @@ def first_cells() -> set[str]:
 
 def test_reasons_and_providers_are_told() -> None:
     """Each has a row, and no row is about another one."""
-    providers = {"owid", "constant", "electricity_maps", "uk_carbon_intensity", "rte_eco2mix"}
-    providers |= {"watttime", "schedule"}
+    providers = {"owid", *PROVIDERS}
     keys = {"country", "pue", "price", "currency", "providers"}
     metrics = {cell for cell in first_cells() if cell.startswith("jobwatt_")}
     assert first_cells() - metrics == {str(reason) for reason in Reason} | providers | keys

@@ -11,7 +11,8 @@ from jobwatt.budgets import AccountBudget
 from jobwatt.config import Config, load_config
 from jobwatt.errors import UsageError
 from jobwatt.grid.board import Site
-from jobwatt.grid_app import Plan, make_plan
+from jobwatt.grid.plan import Plan
+from jobwatt.grid_app import make_plan
 
 ENVIRONMENT = {"EM_TOKEN": "hidden-token", "WT_PASSWORD": "hidden-password"}
 EM = "providers: {electricity_maps: {token_env: EM_TOKEN}}\n"
@@ -172,11 +173,14 @@ OWN = f"{ZONE}: providers"
         ("zones: {FR: {providers: [rte_eco2mix: {x: 1}]}}", "rte_eco2mix: unknown key 'x'"),
         ("zones: {FR: {providers: [uk_carbon_intensity]}}", "is about GB only, and FR is not"),
         ("zones: {DE: {providers: [rte_eco2mix]}}", "is about FR only, and DE is not there"),
-        ("zones: {FR: {providers: [electricity_maps]}}", "token_file (or token_env) is missing"),
-        ("zones: {FR: {providers: [watttime: {region: X}]}}", "watttime: user is missing"),
+        ("zones: {FR: {providers: [electricity_maps]}}", "token_file (or token_env): missing, and"),
+        (
+            "zones: {FR: {providers: [watttime: {region: X}]}}",
+            "watttime: user: missing, and --config.file: zones",
+        ),
         (
             "providers: {watttime: {user: a}}\nzones: {FR: {providers: [watttime: {region: X}]}}",
-            "watttime: password_file (or password_env) is missing",
+            "watttime: password_file (or password_env): missing, and",
         ),
         (WT + "zones: {FR: {providers: [watttime]}}", "watttime: region: missing; write one of"),
         (
