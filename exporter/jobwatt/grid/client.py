@@ -58,11 +58,9 @@ def get_json(url: str, headers: Mapping[str, str], seconds: float) -> object:
     with _Deadline(seconds) as deadline:
         try:
             body = _body(url, headers, deadline)
-        except GridError:
-            raise
         except urllib.error.HTTPError as error:
-            with error:
-                raise _refusal(where, error.code, error.headers.get("Retry-After")) from None
+            error.close()
+            raise _refusal(where, error.code, error.headers.get("Retry-After")) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             # ValueError: a closed file, where the deadline comes between two reads.
             raise _failure(where, error, seconds, expired=deadline.expired) from None
@@ -220,9 +218,9 @@ class _SameOrigin(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
+        fp.close()  # or urllib would read the whole body, of whatever size
         old, new = urlsplit(req.full_url), urlsplit(newurl)
         if (old.scheme, old.netloc) != (new.scheme, new.netloc):
-            fp.close()
             target = f"{new.scheme}://{new.hostname or ''}"
             raise GridError(
                 Reason.REJECTED,

@@ -66,6 +66,16 @@ def test_a_redirect_within_the_server_is_followed(site: Site) -> None:
     assert [asked.headers["auth-token"] for asked in site.asked] == ["secret", "secret"]
 
 
+def test_the_body_of_a_redirect_is_not_read(site: Site) -> None:
+    """However long it is, or takes."""
+    site.answer = lambda asked: (
+        Reply(301, b"x" * 1000, {"Location": "/new"}, drip=0.1)
+        if asked.path == "/old"
+        else Reply(200, {"ok": True})
+    )
+    assert get_json(f"{site.url}/old", {}, 5.0) == {"ok": True}
+
+
 def test_only_http_is_opened(tmp_path: Path) -> None:
     """Files and others are no address, whatever the configuration says."""
     (tmp_path / "x.json").write_text("{}")
