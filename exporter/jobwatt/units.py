@@ -8,10 +8,12 @@ import re
 __all__ = [
     "NS",
     "UJ",
+    "carbon_text",
     "duration_seconds",
     "duration_text",
     "energy_joules",
     "energy_text",
+    "few_digits",
     "joules",
     "mean_power_uw",
     "power_text",
@@ -134,3 +136,20 @@ def power_text(power_watts: float) -> str:
     if power_watts >= 1000:  # noqa: PLR2004 - a kilowatt
         return f"{power_watts / 1000:.2f} kW"
     return f"{power_watts:.1f} W" if power_watts >= 10 else f"{power_watts:.2f} W"  # noqa: PLR2004
+
+
+def few_digits(number: float) -> str:
+    """Return a number in few digits, without powers of ten."""
+    if number >= 100:  # noqa: PLR2004
+        return f"{number:.0f}"
+    if 0 < number < 0.0001:  # noqa: PLR2004
+        return "less than 0.0001"
+    return f"{number:.3g}"
+
+
+def carbon_text(grams: float) -> str:
+    """Return an amount of CO2 for people: `420 g`, `3.214 kg`, `1.204 t`."""
+    for size, unit in ((1e6, "t"), (1e3, "kg")):
+        if grams >= size:
+            return f"{grams / size:.3f} {unit}"
+    return f"{few_digits(grams)} g"

@@ -12,7 +12,7 @@ from jobwatt.errors import RunError, UsageError
 
 __all__ = ["main"]
 
-COMMANDS = ("serve", "run", "top", "doctor", "grid", "simulate")
+COMMANDS = ("serve", "run", "top", "report", "doctor", "grid", "simulate")
 
 
 class _Commands(click.Group):

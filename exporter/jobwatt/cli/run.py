@@ -15,7 +15,6 @@ import re
 import secrets
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ import click
 from click.core import ParameterSource
 
 from jobwatt.cli.options import with_config
+from jobwatt.cli.output import checked_output, write_whole
 from jobwatt.cli.top import DEFAULT_URL, from_exporter
 from jobwatt.config import Config
 from jobwatt.errors import ReadError, RunError, UsageError
@@ -83,17 +83,6 @@ def _address(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
-def _output(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-    """Find out before the command runs, not hours later."""
-    del ctx, param
-    if value is not None:
-        if value.is_dir():
-            raise click.BadParameter(f"{value} is a folder")
-        if not os.access(value.parent, os.W_OK | os.X_OK):
-            raise click.BadParameter(f"cannot write to the folder {value.parent}")
-    return value
-
-
 @click.command(
     context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]}
 )
@@ -130,7 +119,7 @@ def _output(ctx: click.Context, param: click.Parameter, value: Path | None) -> P
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    callback=_output,
+    callback=checked_output,
     help="Write the receipt to a file; stderr has it as text all the same.",
 )
 @click.option(
@@ -397,7 +386,7 @@ def _print(receipt: Mapping[str, object], *, wants_json: bool, output: Path | No
     _tell(shown)
     if output is not None:
         try:
-            _write(output, made)
+            write_whole(output, made)
         except OSError as error:
             _tell(f"jobwatt: --output: {error}\n")
 
@@ -408,22 +397,3 @@ def _tell(text: str) -> None:
         if sys.stderr is not None:
             sys.stderr.write(text)
             sys.stderr.flush()
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file at once: nobody sees half of it."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-            os.fchmod(descriptor, 0o666 & ~_umask())
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

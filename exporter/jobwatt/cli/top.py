@@ -10,7 +10,6 @@ import base64
 import contextlib
 import http.client
 import io
-import ipaddress
 import json
 import logging
 import os
@@ -20,19 +19,18 @@ import signal
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 import click
 from click.core import ParameterSource
 
 from jobwatt.cli.options import with_config
 from jobwatt.config import Config
-from jobwatt.errors import RunError, UsageError
+from jobwatt.errors import ReadError, RunError, UsageError
+from jobwatt.http_client import ask, is_local, split_url, without_password
 from jobwatt.units import duration_seconds, mean_power_uw
 
 if TYPE_CHECKING:
@@ -239,7 +237,7 @@ def from_exporter(url: str) -> Origin:
     """
     parts = _split(url)
     host = parts.hostname or ""
-    is_local = _is_local(host)
+    here = is_local(host)
 
     def read() -> Mapping[str, Any]:
         try:
@@ -247,7 +245,7 @@ def from_exporter(url: str) -> Origin:
         except _NoExporterError as error:
             raise RunError(str(error)) from error
 
-    return Origin(read, socket.gethostname() if is_local else host, is_local)
+    return Origin(read, socket.gethostname() if here else host, here)
 
 
 def from_this_machine(config: Config, interval: float) -> Origin:
@@ -301,23 +299,9 @@ def _with_mean_power(snapshot: Snapshot, before: Snapshot) -> Snapshot:
 
 def _split(url: str) -> SplitResult:
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
-        _ = parts.port  # it is looked at here, not while asking
+        return split_url(url, DEFAULT_URL)
     except ValueError as error:
-        raise UsageError(f"--url: {url!r}: {error}") from error
-    if not usable:
-        raise UsageError(f"--url: {url!r} is no address like {DEFAULT_URL}")
-    return parts
-
-
-def _is_local(host: str) -> bool:
-    if host in {"localhost", socket.gethostname()}:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        raise UsageError(f"--url: {error}") from error
 
 
 def _fetch(url: str) -> Mapping[str, Any]:
@@ -328,43 +312,35 @@ def _fetch(url: str) -> Mapping[str, Any]:
         _NoExporterError: nothing answers, or something that is no exporter.
     """
     parts = _split(url)
-    host = parts.netloc.rpartition("@")[2]
-    shown = f"{parts.scheme}://{host}{parts.path}"  # without a password
-    request = urllib.request.Request(  # noqa: S310 - _split lets http and https through only
-        f"{shown.rstrip('/')}/{STATUS_PATH}", headers={"Accept": "application/json"}
-    )
+    shown = without_password(parts)
+    secrets = {}
     if parts.username is not None:
         secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        request.add_unredirected_header(
-            "Authorization", f"Basic {base64.b64encode(secret).decode()}"
-        )
-    # A proxy for the outer world knows nothing of this machine.
-    proxies = urllib.request.ProxyHandler({} if _is_local(parts.hostname or "") else None)
+        secrets["Authorization"] = f"Basic {base64.b64encode(secret).decode()}"
     try:
-        with urllib.request.build_opener(proxies).open(request, timeout=TIMEOUT_SECONDS) as answer:
-            found = json.loads(answer.read(MOST_BYTES))
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
-            hint = "give --url with user:password@"
-            raise RunError(f"{shown} refuses ({error.code} {error.reason}); {hint}") from error
-        if error.code == http.client.SERVICE_UNAVAILABLE:
-            raise RunError(f"{shown} has no sample yet; try again in a moment") from error
-        raise _NoExporterError(f"{shown} answers {error.code} {error.reason}") from error
-    except urllib.error.URLError as error:
-        raise _NoExporterError(f"{shown} does not answer: {_words(error.reason)}") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise _NoExporterError(f"{shown} does not answer: {_words(error)}") from error
+        answer = ask(
+            f"{shown.rstrip('/')}/{STATUS_PATH}",
+            headers={"Accept": "application/json"},
+            secret_headers=secrets,
+            timeout=TIMEOUT_SECONDS,
+            most_bytes=MOST_BYTES,
+        )
+    except ReadError as error:
+        raise _NoExporterError(f"{shown} does not answer: {error}") from error
+    status = f"{answer.status} {answer.reason}"
+    if answer.status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
+        raise RunError(f"{shown} refuses ({status}); give --url with user:password@")
+    if answer.status == http.client.SERVICE_UNAVAILABLE:
+        raise RunError(f"{shown} has no sample yet; try again in a moment")
+    if answer.status != http.client.OK:
+        raise _NoExporterError(f"{shown} answers {status}")
+    try:
+        found = json.loads(answer.body)
     except (ValueError, RecursionError) as error:
         raise _NoExporterError(f"{shown} answers, but not as JobWatt does") from error
     if not isinstance(found, dict) or "devices" not in found:
         raise _NoExporterError(f"{shown} answers, but not as JobWatt does")
     return found
-
-
-def _words(reason: object) -> str:
-    """Return a reason without the numbers of the operating system."""
-    return str(getattr(reason, "strerror", None) or reason or "broken off")
 
 
 # --- what this machine knows of its processes ---------------------------------------------------

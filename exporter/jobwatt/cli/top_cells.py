@@ -9,19 +9,12 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
+from jobwatt.text import visible
 from jobwatt.units import power_text
 
 __all__ = ["BAR_COLUMNS", "bar", "cell", "new_table", "power_cell", "visible"]
 
 BAR_COLUMNS = 16
-
-
-def visible(text: str, *, plain: bool) -> str:
-    """Return a text as one line that is safe to print; `plain` for a terminal of ASCII only."""
-    shown = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-    return shown.encode("ascii", "backslashreplace").decode() if plain else shown
 
 
 def new_table() -> Table:

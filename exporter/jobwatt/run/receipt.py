@@ -35,7 +35,14 @@ import jobwatt
 from jobwatt.config import Config
 from jobwatt.run.child import Ended
 from jobwatt.run.measure import Status, interval_of
-from jobwatt.units import UJ, duration_text, energy_text, power_text
+from jobwatt.units import (
+    UJ,
+    carbon_text,
+    duration_text,
+    energy_text,
+    few_digits,
+    power_text,
+)
 
 __all__ = ["Figures", "Run", "as_json", "as_text", "figures_of"]
 
@@ -376,32 +383,22 @@ def _sources(receipt: Mapping[str, Any]) -> str:
     return f"{', '.join(parts)}{kind}"
 
 
-def _few(number: float) -> str:
-    """Return a number in few digits, without powers of ten."""
-    if number >= 100:  # noqa: PLR2004
-        return f"{number:.0f}"
-    if 0 < number < 0.0001:  # noqa: PLR2004
-        return "less than 0.0001"
-    return f"{number:.3g}"
-
-
 def _carbon_text(carbon: Mapping[str, Any]) -> str:
-    grams = carbon["grams"]
-    amount = f"{grams / 1000:.3f} kg" if grams >= 1000 else f"{_few(grams)} g"  # noqa: PLR2004
+    amount = carbon_text(carbon["grams"])
     return f"{amount} CO2 ({carbon['grams_per_kwh']:g} g/kWh, PUE {carbon['pue']:g})"
 
 
 def _cost_text(cost: Mapping[str, Any]) -> str:
     currency = f" {cost['currency']}" if cost["currency"] else ""
     price = f"{cost['price_per_kwh']:g}{currency}/kWh"
-    return f"{_few(cost['amount'])}{currency} ({price}, PUE {cost['pue']:g})"
+    return f"{few_digits(cost['amount'])}{currency} ({price}, PUE {cost['pue']:g})"
 
 
 def _budget_text(budget: Mapping[str, Any]) -> str:
     size = _energy(budget["joules"])
     if budget["used_ratio"] is None:
         return f"{size}, of which nobody knows how much was used"
-    used = f"{_few(100 * budget['used_ratio'])} % of {size} used on this node"
+    used = f"{few_digits(100 * budget['used_ratio'])} % of {size} used on this node"
     return f"EXCEEDED: {used}" if budget["exceeded"] else used
 
 
