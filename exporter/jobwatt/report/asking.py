@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from jobwatt.errors import RunError
 from jobwatt.report.client import Prometheus, Sample, TooMuch
 from jobwatt.report.questions import IS_LEFT_OPEN, MOST_HALVINGS, Question, halved
 from jobwatt.report.timerange import LEAST_MS, Window, first_length_ms, windows
@@ -34,7 +33,7 @@ class Asker:
         """Yield the answers of all parts.
 
         Raises:
-            RunError: there is no answer, or the smallest part is too much.
+            RunError: there is no answer; `TooMuch` where even the smallest part is too big.
         """
         first = windows(self._whole, self._most_ms) if question.by_time else [self._whole]
         parts = [(window, tuple(matchers), 0) for window in reversed(first)]
@@ -44,7 +43,7 @@ class Asker:
             text = question.text(window, inside, left_open=self._left_open)
             try:
                 yield from self._prometheus.query(text, window.end_ms)
-            except TooMuch as error:
+            except TooMuch:
                 if question.by_time and window.length_ms > LEAST_MS:
                     self._most_ms = max(LEAST_MS, window.length_ms // 2 // 1000 * 1000)
                     smaller = reversed(windows(window, self._most_ms))
@@ -52,9 +51,7 @@ class Asker:
                 elif depth < MOST_HALVINGS:
                     parts += [(window, (*inside, half), depth + 1) for half in halved(depth)]
                 else:
-                    raise RunError(
-                        f"Prometheus at {self._prometheus.url} refuses even a small part: {error}"
-                    ) from error
+                    raise
             else:
                 done_ms += window.length_ms / 2**depth
                 self._progress(done_ms / self._whole.length_ms)

@@ -49,8 +49,8 @@ _TOO_MUCH = re.compile(
 )
 
 
-class TooMuch(Exception):
-    """The question is too big for the server: ask for less at once; the text is its own."""
+class TooMuch(RunError):
+    """The question is too big for the server: ask for less at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class Prometheus:
         if "Location" in answer.headers:
             raise self._stranger(f"it sends us elsewhere ({status})")
         if answer.status == http.client.GATEWAY_TIMEOUT and not _is_json(answer):
-            raise TooMuch(status)
+            raise TooMuch(f"Prometheus at {self.url} takes too long ({status})")
         try:
             page = json.loads(answer.body)
         except (ValueError, RecursionError) as error:
@@ -201,7 +201,7 @@ class Prometheus:
     def _error(self, answer: Answer, page: Mapping[str, Any]) -> TooMuch | RunError:
         words = str(page.get("error") or f"{answer.status} {answer.reason}")
         if page.get("errorType") in {"timeout", "canceled"} or _TOO_MUCH.search(words):
-            return TooMuch(words)
+            return TooMuch(f"Prometheus at {self.url} finds a question too big: {words}")
         return RunError(f"Prometheus at {self.url} cannot answer: {words}")
 
     def _stranger(self, what: str) -> RunError:

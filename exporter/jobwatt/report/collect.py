@@ -11,12 +11,12 @@ from jobwatt.report.client import Prometheus, TooMuch
 from jobwatt.report.jobs import Fold, Job
 from jobwatt.report.questions import (
     BY_COUNTERS,
+    EXPORTERS,
     JOBS,
     RECORDED,
     SITE,
     Question,
     equal,
-    has_jobwatt,
     is_live,
     unrecorded,
 )
@@ -151,7 +151,7 @@ def collect(
     else:
         told = _unrecorded(prometheus, window)
     if not jobs.jobs:
-        _check_has_jobwatt(prometheus, window)
+        _check_has_jobwatt(asking, prometheus, window)
     found = jobs.within(window)
     chosen = [job for job in found if wanted.wants(job)]
     rows = ordered(grouped(chosen, wanted.by, window), wanted.order)
@@ -198,7 +198,7 @@ class _Asking:
         return counts
 
     def sum(self, question: Question) -> float | None:
-        """Ask about the clusters' devices, and return the sum; None where there is no answer."""
+        """Ask about whole clusters, and return the sum; None where there is no answer."""
         answers = list(self._asker.ask(question, self.cluster_matchers))
         self._done += 1
         return sum(answer.value for answer in answers) if answers else None
@@ -214,8 +214,8 @@ def _site(asking: _Asking, jobs: Figures) -> Site | None:
     return Site(measured, jobs.energy_joules or 0.0, idle or 0.0, unattributed or 0.0)
 
 
-def _check_has_jobwatt(prometheus: Prometheus, window: Window) -> None:
-    if not prometheus.query(has_jobwatt(window), window.end_ms):
+def _check_has_jobwatt(asking: _Asking, prometheus: Prometheus, window: Window) -> None:
+    if asking.sum(EXPORTERS) is None:
         raise RunError(
             f"Prometheus at {prometheus.url} has no JobWatt data between "
             f"{moment_text(window.start)} and {moment_text(window.end)}: does it scrape the "

@@ -1,4 +1,7 @@
-"""The columns of a report for people: what stands in them, in readable units."""
+"""The columns of a report for people: what stands in them, in readable units.
+
+Names are as strangers wrote them: whoever prints a cell makes it safe first.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from dataclasses import dataclass
 from jobwatt.report.collect import Report
 from jobwatt.report.jobs import Job
 from jobwatt.report.rows import Figures
-from jobwatt.text import visible
 from jobwatt.units import UJ, carbon_text, energy_text, few_digits
 
 __all__ = ["Column", "columns", "legend", "site_text"]
@@ -32,13 +34,15 @@ class Column:
 
     Attributes:
         title: its head.
-        cells: of the rows, then of those that are not shown (if there are any), then of the total.
+        cells: of the rows.
+        below: of the rows that are not shown (if there are any), and of the total.
         rank: columns of a high rank go first where there is no room.
         is_number: numbers stand at the right, and are never cut.
     """
 
     title: str
     cells: tuple[str, ...]
+    below: tuple[str, ...]
     rank: int
     is_number: bool = True
 
@@ -50,14 +54,15 @@ def columns(report: Report) -> list[Column]:
 
 
 def _job_columns(report: Report) -> list[Column]:
-    below = _names_below(report)
+    names = _names_below(report)
+    nothing = ("",) * len(names)
     found = []
     for title, rank, text in _OF_JOBS:
-        cells = [visible(text(row.job)) if row.job else "" for row in report.rows]
+        cells = tuple(text(row.job) if row.job else "" for row in report.rows)
         if title == "JOB":
-            found.append(Column(title, (*cells, *below), rank, is_number=False))
+            found.append(Column(title, cells, names, rank, is_number=False))
         elif any(cells) and (title != "CLUSTER" or len(report.clusters) > 1):
-            found.append(Column(title, (*cells, *("" for _ in below)), rank, is_number=False))
+            found.append(Column(title, cells, nothing, rank, is_number=False))
     return found
 
 
@@ -74,34 +79,35 @@ _OF_JOBS: tuple[tuple[str, int, Callable[[Job], str]], ...] = (
 
 
 def _group_columns(report: Report) -> list[Column]:
-    names = [visible(row.key) or "(none)" for row in report.rows]
-    all_figures = [*(row.figures for row in report.rows), *_figures_below(report)]
-    counts = tuple(f"{figures.jobs}" for figures in all_figures)
+    names = tuple(row.key or "(none)" for row in report.rows)
+    counts = tuple(f"{row.figures.jobs}" for row in report.rows)
+    below = tuple(f"{figures.jobs}" for figures in _below(report))
     return [
-        Column(report.wanted.by.upper(), (*names, *_names_below(report)), 0, is_number=False),
-        Column("JOBS", counts, 1),
+        Column(report.wanted.by.upper(), names, _names_below(report), 0, is_number=False),
+        Column("JOBS", counts, below, 1),
     ]
 
 
-def _figures_below(report: Report) -> list[Figures]:
+def _below(report: Report) -> list[Figures]:
     """Return what stands below the rows: those that are not shown, then all."""
     return [*([report.others] if report.others.jobs else []), report.total]
 
 
-def _names_below(report: Report) -> list[str]:
-    if report.wanted.by != "job":
-        return [*(["others"] if report.others.jobs else []), "TOTAL"]
-    others = [f"{report.others.jobs} others"] if report.others.jobs else []
-    return [*others, f"TOTAL of {report.total.jobs}"]
+def _names_below(report: Report) -> tuple[str, ...]:
+    if report.wanted.by == "job":
+        names = f"{report.others.jobs} others", f"TOTAL {report.total.jobs}"
+    else:
+        names = "others", "TOTAL"
+    return names if report.others.jobs else names[1:]
 
 
 def _figure_columns(report: Report) -> list[Column]:
-    all_figures = [*(row.figures for row in report.rows), *_figures_below(report)]
     found = []
     for title, rank, text in _OF_FIGURES:
-        cells = tuple(text(figures) for figures in all_figures)
-        if any(cell not in {NOT_KNOWN, ""} for cell in cells) or title == "ENERGY":
-            found.append(Column(title, cells, rank, is_number=title != MARKS))
+        cells = tuple(text(row.figures) for row in report.rows)
+        below = tuple(text(figures) for figures in _below(report))
+        if title == "ENERGY" or not {*cells, *below} <= {NOT_KNOWN, ""}:
+            found.append(Column(title, cells, below, rank, is_number=title != MARKS))
     return found
 
 
@@ -121,7 +127,7 @@ def _carbon(figures: Figures) -> str:
 
 
 def _cost(figures: Figures) -> str:
-    amounts = [f"{_money(amount)} {visible(c)}".strip() for c, amount in figures.cost.items()]
+    amounts = [f"{_money(amount)} {name}".strip() for name, amount in figures.cost.items()]
     return ", ".join(amounts) or NOT_KNOWN
 
 
@@ -133,7 +139,7 @@ def _gpu_hours(figures: Figures) -> str:
     if not figures.gpu_seconds:
         return NOT_KNOWN
     hours = figures.gpu_seconds / SECONDS_PER_HOUR
-    return f"{hours:.1f}" if hours >= 10 else few_digits(hours)  # noqa: PLR2004
+    return f"{hours:.2f}" if hours >= 0.01 else few_digits(hours)  # noqa: PLR2004
 
 
 def _gpu_idle(figures: Figures) -> str:
@@ -177,7 +183,12 @@ _LEGEND: Mapping[str, str] = {
 
 def legend(found: list[Column]) -> str:
     """Return what the marks mean that are there; "" where there are none."""
-    used = {mark for column in found if column.title == MARKS for mark in "".join(column.cells)}
+    used = {
+        mark
+        for column in found
+        if column.title == MARKS
+        for mark in "".join(column.cells + column.below)
+    }
     return ", ".join(f"{mark} {text}" for mark, text in _LEGEND.items() if mark in used)
 
 

@@ -15,7 +15,20 @@ from dataclasses import dataclass
 
 from jobwatt.report.timerange import Window
 
-__all__ = ["BY_COUNTERS", "JOBS", "RECORDED", "SITE", "Question", "equal", "halved", "is_live"]
+__all__ = [
+    "BY_COUNTERS",
+    "EXPORTERS",
+    "IS_LEFT_OPEN",
+    "JOBS",
+    "MOST_HALVINGS",
+    "RECORDED",
+    "SITE",
+    "Question",
+    "equal",
+    "halved",
+    "is_live",
+    "unrecorded",
+]
 
 _JOB = "cluster, job_uid"
 _NODE = "cluster, instance, job_uid"
@@ -120,6 +133,9 @@ SITE = (
 )
 """The devices' energy; extrapolated to the window's borders, as `increase()` does."""
 
+EXPORTERS = Question("exporters", "jobwatt_build_info", "count(present_over_time({}))")
+"""How many were scraped in a part of the range."""
+
 IS_LEFT_OPEN = "count_over_time(vector(1)[2s:1s])"
 """2 where the left border is not in a range, as since Prometheus 3.0; else 3."""
 
@@ -136,11 +152,6 @@ def is_live(matchers: Sequence[str]) -> str:
 
 MINUTE_MS = 60_000
 MOST_STEPS = 200
-
-
-def has_jobwatt(window: Window) -> str:
-    """Return the expression that is there where an exporter was scraped."""
-    return f"count(present_over_time(jobwatt_build_info[{window.length_ms}ms]))"
 
 
 def unrecorded(window: Window) -> tuple[str, int]:

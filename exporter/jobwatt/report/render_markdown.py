@@ -29,8 +29,8 @@ def as_markdown(report: Report) -> str:
         _line(_safe(column.title) for column in found),
         _line("---:" if column.is_number else "---" for column in found),
         *(
-            _line(map(_safe, cells))
-            for cells in zip(*(column.cells for column in found), strict=True)
+            _line(_safe(visible(cell)) for cell in cells)
+            for cells in zip(*(column.cells + column.below for column in found), strict=True)
         ),
         "",
         *(f"- {_safe(text)}" for text in below if text),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rich.cells import cell_len, set_cell_size
 
@@ -15,6 +16,7 @@ from jobwatt.text import visible
 __all__ = ["as_table"]
 
 GAP = "  "
+CUT, PLAIN_CUT = "…", "."
 LEAST_TEXT = 10
 """A name is cut to no less."""
 
@@ -25,25 +27,34 @@ MOST_TEXT = 48
 def as_table(report: Report, width: int, *, plain: bool = False) -> str:
     """Return lines of at most `width` columns, but for figures that need more; `plain` is ASCII."""
     window = report.wanted.window
-    found = columns(report)
+    found = [_safe(column, plain=plain) for column in columns(report)]
     shown = _fitting(found, width)
     left_out = [column.title for column in found if column not in shown and column.title]
+    told = _below(report, shown, left_out, plain=plain)
+    below = [line for text in told for line in _wrapped(text, width)]
     lines = [
         *_wrapped(f"JobWatt report by {report.wanted.by}, from {report.prometheus}", width),
-        f"{moment_text(window.start)} to {moment_text(window.end)}",
+        *_wrapped(f"{moment_text(window.start)} to {moment_text(window.end)}", width),
         "",
-        *_lines(shown, report, width),
+        *_lines(shown, width),
         "",
-        *(line for text in _below(report, shown, left_out) for line in _wrapped(text, width)),
+        *below,
     ]
     text = "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
-    return text.encode("ascii", "replace").decode() if plain else text
+    return text.replace(CUT, PLAIN_CUT) if plain else text
 
 
-def _below(report: Report, shown: list[Column], left_out: list[str]) -> list[str]:
+def _safe(column: Column, *, plain: bool) -> Column:
+    cells, below = (
+        tuple(visible(cell, plain=plain) for cell in part) for part in (column.cells, column.below)
+    )
+    return replace(column, cells=cells, below=below)
+
+
+def _below(report: Report, shown: list[Column], left_out: list[str], *, plain: bool) -> list[str]:
     marks = legend(shown)
     more = f"no room for {', '.join(left_out)}; --format csv has all" if left_out else ""
-    notes = [f"note: {visible(note)}" for note in report.notes]
+    notes = [f"note: {visible(note, plain=plain)}" for note in report.notes]
     return [text for text in (*site_text(report), marks, *notes, more) if text]
 
 
@@ -52,17 +63,17 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _natural(column: Column) -> int:
-    return max(cell_len(column.title), *map(cell_len, column.cells))
+    return max(map(cell_len, (column.title, *column.cells, *column.below)))
+
+
+def _within(column: Column, most: int) -> int:
+    """Return a column's width, with names cut to `most`; figures and sums' names are never cut."""
+    natural = _natural(column)
+    return natural if column.is_number else min(natural, max(most, *map(cell_len, column.below)))
 
 
 def _least(column: Column) -> int:
-    natural = _natural(column)
-    return natural if column.is_number else min(natural, LEAST_TEXT)
-
-
-def _wanted(column: Column) -> int:
-    natural = _natural(column)
-    return natural if column.is_number else min(natural, MOST_TEXT)
+    return _within(column, LEAST_TEXT)
 
 
 def _fitting(found: Sequence[Column], width: int) -> list[Column]:
@@ -75,7 +86,7 @@ def _fitting(found: Sequence[Column], width: int) -> list[Column]:
 
 def _widths(shown: Sequence[Column], width: int) -> list[int]:
     """Return each column's width: what names need beyond the room is taken from the longest."""
-    widths = [_wanted(column) for column in shown]
+    widths = [_within(column, MOST_TEXT) for column in shown]
     least = [_least(column) for column in shown]
     too_much = sum(widths) + len(GAP) * (len(shown) - 1) - width
     while too_much > 0:
@@ -88,20 +99,20 @@ def _widths(shown: Sequence[Column], width: int) -> list[int]:
     return widths
 
 
-def _lines(shown: Sequence[Column], report: Report, width: int) -> list[str]:
+def _lines(shown: Sequence[Column], width: int) -> list[str]:
     widths = _widths(shown, width)
-    titles = [_cell(c.title, w, c) for c, w in zip(shown, widths, strict=True)]
-    lines = [GAP.join(titles)]
-    for cells in zip(*(column.cells for column in shown), strict=True):
-        filled = [_cell(t, w, c) for t, w, c in zip(cells, widths, shown, strict=True)]
-        lines.append(GAP.join(filled))
-    rule = "-" * min(width, max(cell_len(line.rstrip()) for line in lines))
-    below = 2 if report.others.jobs else 1
-    return [*lines[:-below], rule, *lines[-below:]]
+
+    def line(cells: Iterable[str]) -> str:
+        return GAP.join(map(_cell, cells, widths, shown))
+
+    above = [line(column.title for column in shown)]
+    above += map(line, zip(*(column.cells for column in shown), strict=True))
+    below = list(map(line, zip(*(column.below for column in shown), strict=True)))
+    return [*above, "-" * max(cell_len(text.rstrip()) for text in above + below), *below]
 
 
 def _cell(text: str, width: int, column: Column) -> str:
     if cell_len(text) > width:
-        return set_cell_size(text, width - 1) + "…"
+        return set_cell_size(text, width - 1) + CUT
     pad = " " * (width - cell_len(text))
     return pad + text if column.is_number else text + pad
