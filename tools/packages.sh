@@ -17,6 +17,7 @@ case ${1:-} in
       [chromium]=chromium
       [cc]=gcc
       [systemd-analyze]=systemd
+      [victoria-metrics]=victoria-metrics
     )
     ;;
   *)

@@ -7,8 +7,10 @@ on a sample: the hard case.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import math
 import subprocess
+import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -143,13 +145,12 @@ class History:
             record("gpu_idle_energy_joules", used["gpu_idle"])
             record("gpu_seconds", used["gpu_seconds"])
 
-    def text(self) -> str:
-        """All samples as OpenMetrics; series by series."""
-        lines = []
+    def lines(self, unit: int = 1) -> Iterator[str]:
+        """All samples as text, series by series; times in parts of a second."""
         for (name, labels), samples in self.series.items():
             inside = ",".join(f'{key}="{_escaped(value)}"' for key, value in labels)
-            lines += [f"{name}{{{inside}}} {value!r} {at}" for at, value in samples]
-        return "\n".join([*lines, "# EOF", ""])
+            for at, value in samples:
+                yield f"{name}{{{inside}}} {value!r} {at * unit}\n"
 
 
 def _escaped(value: str) -> str:
@@ -167,7 +168,9 @@ def prometheus_over(
 
     data = folder / "data"
     page = folder / "history.om"
-    page.write_text(past.text())
+    with page.open("w") as file:
+        file.writelines(past.lines())
+        file.write("# EOF\n")
     # Few blocks: promtool reads the whole page for each.
     blocks = ["tsdb", "create-blocks-from", "--max-block-duration=720h", "openmetrics"]
     command = [program("promtool"), *blocks, page, data]
@@ -187,3 +190,24 @@ def prometheus_over(
     with running(arguments, folder / "prometheus.log"):
         eventually(lambda: answers(f"http://{address}/-/ready"), 30, "Prometheus is not ready")
         yield f"http://{address}"
+
+
+@contextlib.contextmanager
+def victoria_over(past: History, folder: Path) -> Iterator[str]:
+    """A VictoriaMetrics whose past this is; its address."""
+    address = f"127.0.0.1:{free_port()}"
+    arguments = [
+        "victoria-metrics",
+        f"-storageDataPath={folder / 'data'}",
+        "-retentionPeriod=100y",
+        f"-httpListenAddr={address}",
+    ]
+    with running(arguments, folder / "victoria.log"):
+        url = f"http://{address}"
+        eventually(lambda: answers(f"{url}/health"), 30, "VictoriaMetrics is not ready")
+        page = "".join(past.lines(unit=1000)).encode()
+        request = urllib.request.Request(f"{url}/api/v1/import/prometheus", page)
+        with urllib.request.urlopen(request) as answer:
+            assert answer.status == http.client.NO_CONTENT
+        assert answers(f"{url}/internal/force_flush")
+        yield url

@@ -15,7 +15,14 @@ from typing import Any
 
 import pytest
 
-from fakes.history import GRAMS_PER_JOULE, PRICE_PER_JOULE, History, PastJob, prometheus_over
+from fakes.history import (
+    GRAMS_PER_JOULE,
+    PRICE_PER_JOULE,
+    History,
+    PastJob,
+    prometheus_over,
+    victoria_over,
+)
 from servers import JOBWATT, prometheus3
 
 pytestmark = pytest.mark.stack
@@ -60,16 +67,17 @@ JOBS = [
 
 
 def past(*, recorded: bool = True) -> History:
-    """These jobs, and one node's devices: 100 W, of them 60 W idle and 10 W unattributed."""
+    """These jobs, and two nodes' devices: 100 W, of them 60 W idle and 10 W unattributed."""
     history = History(TO + 3600)
     for job in JOBS:
         history.add_job(job)
-    for at in range(FROM - 3600, TO + 3601, 300):
-        here = {"instance": "n1:9743", "component": "cpu", "device": "package-0"}
-        for name, watts in (("", 100), ("_idle", 60), ("_unattributed", 10)):
-            metric = f"jobwatt_device{name}_energy_joules_total"
-            history.add(metric, here, at, float(watts * (at - FROM + 3600)))
-        history.add("jobwatt_build_info", {"instance": "n1:9743", "version": "1"}, at, 1)
+    for node, begin, end in (("n1:9743", -3600, 2 * DAY + 3600), ("n2:9743", 6000, 9000)):
+        here = {"instance": node, "component": "cpu", "device": "package-0"}
+        for at in range(FROM + begin, FROM + end + 1, 300):
+            for name, watts in (("", 100), ("_idle", 60), ("_unattributed", 10)):
+                metric = f"jobwatt_device{name}_energy_joules_total"
+                history.add(metric, here, at, 1e9 + watts * (at - FROM))
+            history.add("jobwatt_build_info", {"instance": node, "version": "1"}, at, 1)
     if not recorded:
         for key in [key for key in history.series if key[0].startswith("job_uid:")]:
             del history.series[key]
@@ -77,19 +85,19 @@ def past(*, recorded: bool = True) -> History:
 
 
 SITES = {
-    "2": (None, ()),
-    "3": ("3", ()),
-    "2 that refuses much at once": (None, ("--query.max-samples=200",)),
-    "3 that refuses much at once": ("3", ("--query.max-samples=200",)),
+    "Prometheus 2": prometheus_over,
+    "Prometheus 3": lambda past, folder: prometheus_over(past, folder, prometheus3()),
+    "Prometheus 3 that refuses a day of a series": lambda past, folder: prometheus_over(
+        past, folder, prometheus3(), "--query.max-samples=200"
+    ),
+    "VictoriaMetrics": victoria_over,
 }
 
 
 @pytest.fixture(scope="module", params=list(SITES))
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Prometheus of Debian and one of 3.x; with a limit that a day of a series is beyond."""
-    version, flags = SITES[request.param]
-    programs = prometheus3() if version else None
-    with prometheus_over(past(), tmp_path_factory.mktemp("site"), programs, *flags) as url:
+    """Each of these with the same past."""
+    with SITES[request.param](past(), tmp_path_factory.mktemp("site")) as url:
         yield url
 
 
@@ -226,9 +234,10 @@ def test_devices_energy_closes(site: str) -> None:
     page = json.loads(reported(site))
     assert page["method"] == "recorded"
     measured = page["site"].pop("measured_joules")
-    assert measured == pytest.approx(100 * 2 * DAY, rel=0.005)
-    assert page["site"]["idle_joules"] == pytest.approx(60 * 2 * DAY, rel=0.005)
-    assert page["site"]["unattributed_joules"] == pytest.approx(10 * 2 * DAY, rel=0.005)
+    # The second node came after the range's begin, and went before its end.
+    assert measured == pytest.approx(100 * 2 * DAY + 100 * 3000)
+    assert page["site"]["idle_joules"] == pytest.approx(60 * 2 * DAY + 60 * 3000)
+    assert page["site"]["unattributed_joules"] == pytest.approx(10 * 2 * DAY + 10 * 3000)
     assert page["site"]["jobs_joules"] == page["total"]["energy_joules"]
     assert sum(page["site"].values()) == pytest.approx(measured)
 
@@ -248,6 +257,7 @@ def test_notes(site: str) -> None:
         (("--user=bob", "--user=x\ny"), {(None, "slurm:2"), (None, HOSTILE)}),
         (("--account=nlp", "--queue=gpu", "--job=slurm:1"), {(None, "slurm:1")}),
         (("--cluster=b",), {("b", "slurm:1")}),
+        (("--kind=slurm", "--account=none"), set()),
         ((f"--job={HOSTILE}", "--job=slurm:8"), {(None, HOSTILE), (None, "slurm:8")}),
         (("--job=slurm:*",), set()),
     ],
@@ -325,7 +335,7 @@ def test_without_rules(without_rules: str) -> None:
     """The counters' highest values, exact for jobs within the range; and it says so."""
     page = json.loads(reported(without_rules))
     assert page["method"] == "counters"
-    assert "does not record" in page["notes"][-1]
+    assert "energy is not recorded here" in page["notes"][-1]
     found = {(row["cluster"], row["job_uid"]): row for row in page["rows"]}
     expected = {(j.cluster or None, j.job_uid): j for j in JOBS if j.job_uid != "slurm:5"}
     assert found.keys() == expected.keys()

@@ -103,6 +103,7 @@ def _filter(name: str, what: str) -> Callable[[Any], Any]:
 @_filter("account", "Only jobs of this account.")
 @_filter("queue", "Only jobs of this queue or partition.")
 @_filter("namespace", "Only jobs of this Kubernetes namespace.")
+@_filter("kind", "Only jobs of this kind, such as slurm, k8s or systemd.")
 @_filter("cluster", "Only jobs with this `cluster` label.")
 @click.option(
     "--sort",
@@ -118,6 +119,12 @@ def _filter(name: str, what: str) -> Callable[[Any], Any]:
     metavar="N",
     help="Most rows; the rest is summed up in one; 0 for all.  "
     f"[default: {DEFAULT_TOP} for table and markdown, else all]",
+)
+@click.option(
+    "--devices/--no-devices",
+    default=True,
+    show_default=True,
+    help="Tell where the energy of all devices went; over weeks of a big site it takes longest.",
 )
 @click.option(
     "--format",
@@ -199,7 +206,7 @@ def report(
     ca_file: Path | None,
     headers: Sequence[str],
     timeout: float,
-    **filters: Any,  # noqa: ANN401 - `by` and the filters of `Wanted`, as click passes them
+    **about: Any,  # noqa: ANN401 - fields of `Wanted`, as click passes them
 ) -> None:
     """Tell what jobs have used in a range of time: energy, carbon, cost, GPU-hours.
 
@@ -208,7 +215,7 @@ def report(
     """
     if top is None and kind in {"table", "markdown"}:
         top = DEFAULT_TOP
-    wanted = Wanted(_window(begin, end, last), order=order, top=top or None, **filters)
+    wanted = Wanted(_window(begin, end, last), order=order, top=top or None, **about)
     try:
         access = Access(
             username=username,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jobwatt.errors import RunError
 from jobwatt.report.asking import Asker
 from jobwatt.report.client import Prometheus, TooMuch
-from jobwatt.report.jobs import Fold, Job
+from jobwatt.report.jobs import Fold, Job, Names
 from jobwatt.report.questions import (
     BY_COUNTERS,
     EXPORTERS,
@@ -28,10 +28,12 @@ __all__ = ["Report", "Site", "Wanted", "collect"]
 
 RECORDED_METHOD, COUNTER_METHOD = "recorded", "counters"
 
+NO_NAMES = Names()
+
 BY_COUNTERS_NOTE = (
-    "this Prometheus does not record JobWatt's job energy: figures are the counters' highest "
-    "values, exact for jobs within the range unless a counter began anew; with "
-    "prometheus/rules/recording there are carbon, cost and GPU-hours, too"
+    "energy is not recorded here, so figures are the counters' highest values: exact for jobs "
+    "within the range unless a counter began anew; with prometheus/rules/recording there are "
+    "carbon, cost and GPU-hours, too"
 )
 
 MADE_UP_FOR_SECONDS = 3600.0
@@ -40,18 +42,26 @@ MADE_UP_FOR_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a report is to be about; an empty filter lets all through."""
+    """What a report is to be about; an empty filter lets all through.
+
+    Attributes:
+        by, order: of `GROUPS` and `ORDERS`.
+        top: the most rows, None for all.
+        devices: whether to tell where all devices' energy went.
+    """
 
     window: Window
     by: str = "job"
     order: str = "energy"
     top: int | None = None
+    devices: bool = True
     jobs: tuple[str, ...] = ()
     clusters: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     accounts: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
     @property
     def matchers(self) -> tuple[str, ...]:
@@ -59,22 +69,20 @@ class Wanted:
         return equal("cluster", self.clusters) + equal("job_uid", self.jobs)
 
     @property
-    def is_about_all(self) -> bool:
-        """Whether it is about all jobs of the clusters that it is about."""
-        return not (self.jobs or self.users or self.accounts or self.queues or self.namespaces)
+    def tells_devices(self) -> bool:
+        """Whether it tells of the devices' energy, whose sum is of all jobs of their clusters."""
+        return self.devices and not (self.jobs or any(wanted for wanted, _ in self._names()))
 
     def wants(self, job: Job) -> bool:
         """Return whether a job's names pass the filters."""
-        names = job.names
-        return all(
-            not wanted or name in wanted
-            for wanted, name in (
-                (self.users, names.user),
-                (self.accounts, names.account),
-                (self.queues, names.queue),
-                (self.namespaces, names.namespace),
-            )
-        )
+        return all(not wanted or name in wanted for wanted, name in self._names(job.names))
+
+    def _names(self, names: Names = NO_NAMES) -> Iterator[tuple[tuple[str, ...], str]]:
+        yield self.users, names.user
+        yield self.accounts, names.account
+        yield self.queues, names.queue
+        yield self.namespaces, names.namespace
+        yield self.kinds, names.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +90,7 @@ class Site:
     """Where the energy of all devices of the clusters went, in joules.
 
     `difference` is what is left of measured after jobs, idle and unattributed: what the borders of
-    the range cut through, jobs whose first or last moments no rule saw, and what `increase()`
-    extrapolates.
+    the range cut through between two evaluations of the rules, and what no rule has seen.
     """
 
     measured: float
@@ -157,11 +164,7 @@ def collect(
     rows = ordered(grouped(chosen, wanted.by, window), wanted.order)
     shown = rows if wanted.top is None else rows[: wanted.top]
     whole = total([row.figures for row in rows])
-    site = (
-        _site(asking, total([figures(job, window) for job in found]))
-        if (wanted.is_about_all)
-        else None
-    )
+    site = _site(asking, [figures(job, window) for job in found]) if wanted.tells_devices else None
     return Report(
         wanted,
         prometheus.url,
@@ -184,7 +187,7 @@ class _Asking:
         self.cluster_matchers = equal("cluster", wanted.clusters)
         self._matchers = wanted.matchers
         self._progress = progress
-        self._questions = len(JOBS) + len(RECORDED) + (len(SITE) if wanted.is_about_all else 0)
+        self._questions = len(JOBS) + len(RECORDED) + len(SITE) * wanted.tells_devices
         self._done = 0
         self._asker = Asker(prometheus, wanted.window, self._tell)
 
@@ -207,11 +210,11 @@ class _Asking:
         self._progress(min(1.0, (self._done + share) / self._questions))
 
 
-def _site(asking: _Asking, jobs: Figures) -> Site | None:
+def _site(asking: _Asking, jobs: Sequence[Figures]) -> Site | None:
     measured, idle, unattributed = (asking.sum(question) for question in SITE)
     if measured is None:
         return None
-    return Site(measured, jobs.energy_joules or 0.0, idle or 0.0, unattributed or 0.0)
+    return Site(measured, total(jobs).energy_joules or 0.0, idle or 0.0, unattributed or 0.0)
 
 
 def _check_has_jobwatt(asking: _Asking, prometheus: Prometheus, window: Window) -> None:

@@ -19,6 +19,9 @@ __all__ = ["Column", "columns", "legend", "site_text"]
 NOT_KNOWN = "-"
 SECONDS_PER_HOUR = 3600.0
 
+LEAST_GRAMS, LEAST_MONEY = 0.01, 0.001
+"""What is less is not told apart."""
+
 MARKS = ""
 """The title of the column of marks."""
 
@@ -74,6 +77,7 @@ _OF_JOBS: tuple[tuple[str, int, Callable[[Job], str]], ...] = (
     ("QUEUE", 13, lambda job: job.names.queue),
     ("NAMESPACE", 14, lambda job: job.names.namespace),
     ("CLUSTER", 3, lambda job: job.cluster),
+    ("KIND", 15, lambda job: job.names.kind),
     ("STATE", 6, lambda job: job.state().value),
 )
 
@@ -123,16 +127,21 @@ def _component(name: str) -> Callable[[Figures], str]:
 
 
 def _carbon(figures: Figures) -> str:
-    return NOT_KNOWN if figures.carbon_grams is None else carbon_text(figures.carbon_grams)
+    grams = figures.carbon_grams
+    if grams is None:
+        return NOT_KNOWN
+    return f"<{LEAST_GRAMS} g" if 0 < grams < LEAST_GRAMS else carbon_text(grams)
 
 
 def _cost(figures: Figures) -> str:
-    amounts = [f"{_money(amount)} {name}".strip() for name, amount in figures.cost.items()]
-    return ", ".join(amounts) or NOT_KNOWN
+    amounts = [f"{_money(amount)} {currency}" for currency, amount in figures.cost.items()]
+    return ", ".join(amounts).strip() or NOT_KNOWN
 
 
 def _money(amount: float) -> str:
-    return f"{amount:.2f}" if amount >= 0.1 or amount == 0 else few_digits(amount)  # noqa: PLR2004
+    if 0 < amount < LEAST_MONEY:
+        return f"<{LEAST_MONEY}"
+    return few_digits(amount) if 0 < amount < 0.1 else f"{amount:.2f}"  # noqa: PLR2004
 
 
 def _gpu_hours(figures: Figures) -> str:

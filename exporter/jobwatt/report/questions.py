@@ -41,7 +41,8 @@ class Question:
     Attributes:
         name: what its answers are folded by.
         metric: of the samples that are looked at.
-        around: PromQL around the range of these samples, which stands for `{}`.
+        around: PromQL, in which `{range}` stands for the samples of the window, `{end}` and
+            `{start}` for the last ones at its end and start.
         matchers: of the metric, always.
         by_time: whether parts of a range may be asked one by one.
     """
@@ -61,11 +62,16 @@ class Question:
         length_ms = window.length_ms - (0 if left_open else 1)
         inside = ", ".join((*self.matchers, *matchers))
         braces = f"{{{inside}}}" if inside else ""
-        return self.around.format(f"{self.metric}{braces}[{length_ms}ms]")
+        last = f"{self.metric}{braces}"
+        return self.around.format(
+            range=f"{last}[{length_ms}ms]",
+            end=last,
+            start=f"{last} offset {window.length_ms}ms",
+        )
 
 
 def _sums(name: str, metric: str, by: str = _JOB) -> Question:
-    return Question(name, metric, f"sum by ({by}) (sum_over_time({{}}))")
+    return Question(name, metric, f"sum by ({by}) (sum_over_time({{range}}))")
 
 
 RECORDED = (
@@ -85,7 +91,7 @@ def _ends(
     name: str, metric: str, series: str, by: str = _JOB, matchers: tuple[str, ...] = ()
 ) -> Iterable[Question]:
     for which in ("max", "min"):
-        inner = f"max by ({series}) ({which}_over_time({{}}))"
+        inner = f"max by ({series}) ({which}_over_time({{range}}))"
         around = f"sum by ({by}) ({inner})"
         yield Question(f"{name}_{which}", metric, around, matchers, by_time=False)
 
@@ -102,38 +108,37 @@ BY_COUNTERS = (
 """The counters' highest and lowest values; a series' whole range must be asked for at once."""
 
 _NAMES = "kind, job_name, user, account, queue, k8s_namespace"
+_KNOWN = f"group by ({_JOB}, {_NAMES}) (last_over_time({{range}}))"
+_EARLIEST = f"min by ({_NODE}) (min_over_time({{range}}))"
+_LATEST = f"max by ({_NODE}) (max_over_time({{range}}))"
 
 JOBS = (
-    Question("names", "jobwatt_job_info", f"group by ({_JOB}, {_NAMES}) (last_over_time({{}}))"),
-    Question(
-        "start",
-        "jobwatt_job_start_timestamp_seconds",
-        f"min by ({_NODE}) (min_over_time({{}}))",
-    ),
-    Question(
-        "since",
-        "jobwatt_job_measured_since_timestamp_seconds",
-        f"min by ({_NODE}) (min_over_time({{}}))",
-    ),
-    Question("end", "jobwatt_job_end_timestamp_seconds", f"max by ({_NODE}) (max_over_time({{}}))"),
-    Question(
-        "deadline",
-        "jobwatt_job_deadline_timestamp_seconds",
-        f"max by ({_JOB}) (max_over_time({{}}))",
-    ),
+    Question("names", "jobwatt_job_info", _KNOWN),
+    Question("start", "jobwatt_job_start_timestamp_seconds", _EARLIEST),
+    Question("since", "jobwatt_job_measured_since_timestamp_seconds", _EARLIEST),
+    Question("end", "jobwatt_job_end_timestamp_seconds", _LATEST),
+    Question("deadline", "jobwatt_job_deadline_timestamp_seconds", _LATEST),
 )
 """What a job is called, and when it was where."""
 
-_INCREASE = "sum by (cluster, component) (increase({}))"
+_SERIES = "cluster, instance, component, device, source"
+_GAIN = (
+    "sum by (cluster, component) ("
+    f"(max by ({_SERIES}) ({{end}}) - max by ({_SERIES}) ({{start}})) >= 0 or "
+    f"max by ({_SERIES}) (max_over_time({{range}})) - "
+    f"min by ({_SERIES}) (min_over_time({{range}})))"
+)
+# Unlike increase(), which extrapolates, it is what a rule's differences add up to. Maximum less
+# minimum is for nodes that were away at a border of the window, or whose counter began anew.
 
 SITE = (
-    Question("measured", "jobwatt_device_energy_joules_total", _INCREASE),
-    Question("idle", "jobwatt_device_idle_energy_joules_total", _INCREASE),
-    Question("unattributed", "jobwatt_device_unattributed_energy_joules_total", _INCREASE),
+    Question("measured", "jobwatt_device_energy_joules_total", _GAIN),
+    Question("idle", "jobwatt_device_idle_energy_joules_total", _GAIN),
+    Question("unattributed", "jobwatt_device_unattributed_energy_joules_total", _GAIN),
 )
-"""The devices' energy; extrapolated to the window's borders, as `increase()` does."""
+"""What the devices' counters gained."""
 
-EXPORTERS = Question("exporters", "jobwatt_build_info", "count(present_over_time({}))")
+EXPORTERS = Question("exporters", "jobwatt_build_info", "count(present_over_time({range}))")
 """How many were scraped in a part of the range."""
 
 IS_LEFT_OPEN = "count_over_time(vector(1)[2s:1s])"

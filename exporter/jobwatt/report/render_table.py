@@ -17,8 +17,8 @@ __all__ = ["as_table"]
 
 GAP = "  "
 CUT, PLAIN_CUT = "…", "."
-LEAST_TEXT = 10
-"""A name is cut to no less."""
+LEAST_KEY, LEAST_TEXT = 24, 10
+"""What a row is about, and other names, are cut to no less; rather a column goes."""
 
 MOST_TEXT = 48
 """No name takes more room than this while a column has none."""
@@ -73,7 +73,7 @@ def _within(column: Column, most: int) -> int:
 
 
 def _least(column: Column) -> int:
-    return _within(column, LEAST_TEXT)
+    return _within(column, LEAST_TEXT if column.rank else LEAST_KEY)
 
 
 def _fitting(found: Sequence[Column], width: int) -> list[Column]:

@@ -79,8 +79,8 @@ def test_table(monkeypatch: pytest.MonkeyPatch) -> None:
         "  unattributed 555.56 Wh (10.0 %) + difference 54.56 Wh (1.0 %)\n"
         "~ part of it is estimated, not measured\n"
         "note: something is missing\n"
-        "no room for ACCOUNT, CPU, GPU, WITH IDLE, GPU IDLE, MEASURED; --format csv has\n"
-        "  all\n"
+        "no room for ACCOUNT, KIND, CPU, GPU, WITH IDLE, GPU IDLE, MEASURED; --format csv\n"
+        "  has all\n"
     )
 
 
