@@ -13,6 +13,7 @@ from jobwatt.report.questions import (
     BY_COUNTERS,
     EXPORTERS,
     JOBS,
+    LAST_EVALUATION,
     RECORDED,
     SITE,
     Question,
@@ -35,6 +36,9 @@ BY_COUNTERS_NOTE = (
     "within the range unless a counter began anew; with prometheus/rules/recording there are "
     "carbon, cost and GPU-hours, too"
 )
+
+MOST_LAG_MS = 60_000
+"""A rule that was evaluated longer ago is not the one of that moment."""
 
 MADE_UP_FOR_SECONDS = 3600.0
 """The rules compare with what they saw in the last hour."""
@@ -89,8 +93,8 @@ class Wanted:
 class Site:
     """Where the energy of all devices of the clusters went, in joules.
 
-    `difference` is what is left of measured after jobs, idle and unattributed: what the borders of
-    the range cut through between two evaluations of the rules, and what no rule has seen.
+    `difference` is what is left of measured after jobs, idle and unattributed: what no rule has
+    seen, and what a node had used before its first scrape.
     """
 
     measured: float
@@ -164,7 +168,10 @@ def collect(
     rows = ordered(grouped(chosen, wanted.by, window), wanted.order)
     shown = rows if wanted.top is None else rows[: wanted.top]
     whole = total([row.figures for row in rows])
-    site = _site(asking, [figures(job, window) for job in found]) if wanted.tells_devices else None
+    site = None
+    if wanted.tells_devices:
+        all_jobs = total([figures(job, window) for job in found])
+        site = _site(prometheus, asking, window, all_jobs)
     return Report(
         wanted,
         prometheus.url,
@@ -184,7 +191,8 @@ class _Asking:
         self, prometheus: Prometheus, wanted: Wanted, progress: Callable[[float], None]
     ) -> None:
         self.jobs = Fold()
-        self.cluster_matchers = equal("cluster", wanted.clusters)
+        self._prometheus = prometheus
+        self._cluster_matchers = equal("cluster", wanted.clusters)
         self._matchers = wanted.matchers
         self._progress = progress
         self._questions = len(JOBS) + len(RECORDED) + len(SITE) * wanted.tells_devices
@@ -200,25 +208,40 @@ class _Asking:
             self._done += 1
         return counts
 
-    def sum(self, question: Question) -> float | None:
-        """Ask about whole clusters, and return the sum; None where there is no answer."""
-        answers = list(self._asker.ask(question, self.cluster_matchers))
-        self._done += 1
-        return sum(answer.value for answer in answers) if answers else None
+    def sums(self, questions: Iterable[Question], window: Window) -> list[float | None]:
+        """Ask about whole clusters, and return the sums; None where there is no answer."""
+        asker = Asker(self._prometheus, window, self._tell)
+        sums: list[float | None] = []
+        for question in questions:
+            answers = list(asker.ask(question, self._cluster_matchers))
+            sums.append(sum(answer.value for answer in answers) if answers else None)
+            self._done += 1
+        return sums
 
     def _tell(self, share: float) -> None:
         self._progress(min(1.0, (self._done + share) / self._questions))
 
 
-def _site(asking: _Asking, jobs: Sequence[Figures]) -> Site | None:
-    measured, idle, unattributed = (asking.sum(question) for question in SITE)
+def _site(prometheus: Prometheus, asking: _Asking, window: Window, jobs: Figures) -> Site | None:
+    # The jobs' energy is that between two evaluations of the rules, so the devices' is, too.
+    evaluated = Window(
+        _evaluated(prometheus, window.start_ms), _evaluated(prometheus, window.end_ms)
+    )
+    measured, idle, unattributed = asking.sums(SITE, evaluated)
     if measured is None:
         return None
-    return Site(measured, total(jobs).energy_joules or 0.0, idle or 0.0, unattributed or 0.0)
+    return Site(measured, jobs.energy_joules or 0.0, idle or 0.0, unattributed or 0.0)
+
+
+def _evaluated(prometheus: Prometheus, at_ms: int) -> int:
+    """Return when rules were last evaluated; `at_ms` itself where that is not known."""
+    found = prometheus.query(LAST_EVALUATION, at_ms)
+    last_ms = round(found[0].value * 1000) if found else 0
+    return last_ms if 0 <= at_ms - last_ms < MOST_LAG_MS else at_ms
 
 
 def _check_has_jobwatt(asking: _Asking, prometheus: Prometheus, window: Window) -> None:
-    if asking.sum(EXPORTERS) is None:
+    if asking.sums([EXPORTERS], window) == [None]:
         raise RunError(
             f"Prometheus at {prometheus.url} has no JobWatt data between "
             f"{moment_text(window.start)} and {moment_text(window.end)}: does it scrape the "

@@ -14,13 +14,16 @@ from jobwatt.report.jobs import Job
 from jobwatt.report.rows import Figures
 from jobwatt.units import UJ, carbon_text, energy_text, few_digits
 
-__all__ = ["Column", "columns", "legend", "site_text"]
+__all__ = ["TOGETHER", "Column", "columns", "legend", "site_text"]
 
 NOT_KNOWN = "-"
 SECONDS_PER_HOUR = 3600.0
 
-LEAST_GRAMS, LEAST_MONEY = 0.01, 0.001
+LEAST_GRAMS, LEAST_MONEY, LEAST_JOULES = 0.01, 0.001, 0.005
 """What is less is not told apart."""
+
+TOGETHER = "\N{NO-BREAK SPACE}"
+"""Where a line must not end."""
 
 MARKS = ""
 """The title of the column of marks."""
@@ -119,7 +122,8 @@ def _joules(joules: float | None) -> str:
     """Return an energy, negative ones too; `-` where it is not known."""
     if joules is None:
         return NOT_KNOWN
-    return energy_text(joules * UJ) if joules >= 0 else f"-{energy_text(-joules * UJ)}"
+    sign = "-" if joules <= -LEAST_JOULES else ""
+    return sign + energy_text(abs(joules) * UJ)
 
 
 def _component(name: str) -> Callable[[Figures], str]:
@@ -201,11 +205,14 @@ def legend(found: list[Column]) -> str:
     return ", ".join(f"{mark} {text}" for mark, text in _LEGEND.items() if mark in used)
 
 
-def site_text(report: Report) -> list[str]:
-    """Return where all the devices' energy went: a sum that closes."""
+def site_text(report: Report) -> str:
+    """Return where all the devices' energy went, a sum that closes; "" where nobody asked.
+
+    What belongs together is held together by `TOGETHER`.
+    """
     site = report.site
     if site is None:
-        return []
+        return ""
     parts = (
         ("jobs", site.jobs),
         ("idle", site.idle),
@@ -213,8 +220,10 @@ def site_text(report: Report) -> list[str]:
         ("difference", site.difference),
     )
     terms = [f"{name} {_joules(part)}{_share(part, site.measured)}" for name, part in parts]
-    return [f"all devices {_joules(site.measured)} = {' + '.join(terms)}"]
+    whole = f"all devices {_joules(site.measured)}"
+    return f"{whole} = {' + '.join(term.replace(' ', TOGETHER) for term in terms)}"
 
 
 def _share(joules: float, whole: float) -> str:
-    return f" ({100 * joules / whole:.1f} %)" if whole > 0 else ""
+    # Adding 0 makes 0 of -0.
+    return f" ({round(100 * joules / whole, 1) + 0:.1f} %)" if whole > 0 else ""

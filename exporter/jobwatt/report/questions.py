@@ -20,6 +20,7 @@ __all__ = [
     "EXPORTERS",
     "IS_LEFT_OPEN",
     "JOBS",
+    "LAST_EVALUATION",
     "MOST_HALVINGS",
     "RECORDED",
     "SITE",
@@ -137,6 +138,9 @@ SITE = (
     Question("unattributed", "jobwatt_device_unattributed_energy_joules_total", _GAIN),
 )
 """What the devices' counters gained."""
+
+LAST_EVALUATION = f"max(timestamp({RECORDED[0].metric}))"
+"""Unix seconds of the last evaluation of the rules before a moment."""
 
 EXPORTERS = Question("exporters", "jobwatt_build_info", "count(present_over_time({range}))")
 """How many were scraped in a part of the range."""

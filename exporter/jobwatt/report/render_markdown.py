@@ -6,21 +6,21 @@ import re
 from collections.abc import Iterable
 
 from jobwatt.report.collect import Report
-from jobwatt.report.columns import columns, legend, site_text
+from jobwatt.report.columns import TOGETHER, columns, legend, site_text
 from jobwatt.report.timerange import moment_text
 from jobwatt.text import visible
 
 __all__ = ["as_markdown"]
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&:])")
-"""What Markdown or HTML might read as more than a letter."""
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~&#!]|:(?=//))")
+"""What Markdown, HTML or an automatic link might make more of than a letter."""
 
 
 def as_markdown(report: Report) -> str:
     """Return a heading, a table with all columns, and the notes."""
     window = report.wanted.window
     found = columns(report)
-    below = [*site_text(report), legend(found), *map(visible, report.notes)]
+    below = [site_text(report).replace(TOGETHER, " "), legend(found), *map(visible, report.notes)]
     lines = [
         f"# JobWatt report by {report.wanted.by}",
         "",

@@ -9,7 +9,7 @@ from dataclasses import replace
 from rich.cells import cell_len, set_cell_size
 
 from jobwatt.report.collect import Report
-from jobwatt.report.columns import Column, columns, legend, site_text
+from jobwatt.report.columns import TOGETHER, Column, columns, legend, site_text
 from jobwatt.report.timerange import moment_text
 from jobwatt.text import visible
 
@@ -55,11 +55,12 @@ def _below(report: Report, shown: list[Column], left_out: list[str], *, plain: b
     marks = legend(shown)
     more = f"no room for {', '.join(left_out)}; --format csv has all" if left_out else ""
     notes = [f"note: {visible(note, plain=plain)}" for note in report.notes]
-    return [text for text in (*site_text(report), marks, *notes, more) if text]
+    return [text for text in (site_text(report), marks, *notes, more) if text]
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
+    lines = textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
+    return [line.replace(TOGETHER, " ") for line in lines]
 
 
 def _natural(column: Column) -> int:

@@ -13,6 +13,7 @@ from jobwatt.report.questions import (
     EXPORTERS,
     IS_LEFT_OPEN,
     JOBS,
+    LAST_EVALUATION,
     MOST_HALVINGS,
     RECORDED,
     SITE,
@@ -58,7 +59,7 @@ def test_questions_are_promql_about_what_there_is(question: Question) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [is_live(('cluster="a"',)), is_live(()), unrecorded(DAY)[0], IS_LEFT_OPEN],
+    [is_live(('cluster="a"',)), is_live(()), unrecorded(DAY)[0], IS_LEFT_OPEN, LAST_EVALUATION],
 )
 def test_other_expressions_are_promql(text: str) -> None:
     """As its grammar has it."""
