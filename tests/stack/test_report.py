@@ -361,6 +361,20 @@ def test_rules_that_came_later(tmp_path: Path) -> None:
     assert any("jobs ran for about 2 h 1" in note for note in notes)
 
 
+def test_many_jobs(tmp_path: Path) -> None:
+    """More than the server lets through at once: none is missed, none is there twice."""
+    history = History(FROM + 1500)
+    for number in range(300):
+        seconds = 20 + number
+        history.add_job(PastJob(f"slurm:{number}", on(60, 60 + seconds), {"cpu": 10.0}))
+    with prometheus_over(history, tmp_path, None, "--query.max-samples=250") as url:
+        page = json.loads(reported(url, "--no-devices", end=FROM + 1500))
+    joules = {row["job_uid"]: row["energy_joules"] for row in page["rows"]}
+    assert joules == {f"slurm:{n}": pytest.approx(10 * (20 + n)) for n in range(300)}
+    assert page["total"]["jobs"] == 300
+    assert page["site"] is None
+
+
 def fails(url: str, *arguments: str) -> str:
     command: Sequence[str | Path] = [JOBWATT, "report", f"--prometheus.url={url}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

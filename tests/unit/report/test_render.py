@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import time
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from jobwatt.report.render_markdown import as_markdown
 from jobwatt.report.render_table import as_table
 from jobwatt.report.rows import Figures, grouped, ordered, total
 from jobwatt.report.timerange import Window
+from servers import ROOT
 
 WINDOW = Window(1_700_006_400_000, 1_700_092_800_000)
 START = WINDOW.start
@@ -179,3 +181,13 @@ def test_empty_report() -> None:
     """No rows, and a total of none."""
     text = as_table(replace(report(jobs=[]), others=Figures()), 80)
     assert "TOTAL 0" in text
+
+
+def test_keys_are_documented() -> None:
+    """All that a program may find is in docs/report.md."""
+    text = (ROOT / "docs/report.md").read_text()
+    told = set(re.findall(r"`([a-z_]+)`", text))
+    page = json.loads(as_json(report()))
+    for part in (page, page["rows"][0], page["site"], page["total"]):
+        assert part.keys() <= told
+    assert set(as_csv(report()).splitlines()[0].split(",")) - told == {"cost_EUR"}
