@@ -92,7 +92,7 @@ def _ends(
     name: str, metric: str, series: str, by: str = _JOB, matchers: tuple[str, ...] = ()
 ) -> Iterable[Question]:
     for which in ("max", "min"):
-        inner = f"max by ({series}) ({which}_over_time({{range}}))"
+        inner = f"{which} by ({series}) ({which}_over_time({{range}}))"
         around = f"sum by ({by}) ({inner})"
         yield Question(f"{name}_{which}", metric, around, matchers, by_time=False)
 
