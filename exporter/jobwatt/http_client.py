@@ -120,27 +120,27 @@ def ask(
         except urllib.error.HTTPError as error:
             response = error
         with response:
-            body = response.read(most_bytes + 1)
-            encoding = response.headers.get("Content-Encoding", "")
-            return Answer(
-                response.status,
-                response.reason,
-                response.headers,
-                _plain(body, encoding, most_bytes),
-            )
+            body = _plain(response.read(most_bytes + 1), response.headers, most_bytes)
+            return Answer(response.status, response.reason, response.headers, body)
     except urllib.error.URLError as error:
         raise _translated(error.reason, timeout) from error
     except (OSError, http.client.HTTPException) as error:
         raise _translated(error, timeout) from error
 
 
-def _plain(body: bytes, encoding: str, most_bytes: int) -> bytes:
-    if encoding.lower() == "gzip":
+def _plain(body: bytes, headers: Mapping[str, str], most_bytes: int) -> bytes:
+    """Return a whole body without the encoding of the way."""
+    announced = headers.get("Content-Length", "")
+    is_whole = not announced.isdigit() or len(body) >= min(int(announced), most_bytes)
+    if headers.get("Content-Encoding", "").lower() == "gzip":
         unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
         try:
             body = unzip.decompress(body, most_bytes + 1)
         except zlib.error as error:
             raise Failed("a broken answer") from error
+        is_whole = is_whole and (unzip.eof or len(body) > most_bytes)
+    if not is_whole:
+        raise Failed("half an answer")
     if len(body) > most_bytes:
         raise Failed(f"an answer of more than {most_bytes / 2**20:g} MiB")
     return body

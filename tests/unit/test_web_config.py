@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import datetime as dt
 import errno
 import http.client
 import ipaddress
@@ -16,18 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import bcrypt
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fakes.certificates import LOCAL, Issued, issue
 from jobwatt.errors import Denied, UsageError
 from jobwatt.exposition import basic_auth, tls
 from jobwatt.exposition.rate_limit import RateLimit
@@ -35,55 +32,10 @@ from jobwatt.exposition.server import Limits, Request, Response, Server
 from jobwatt.exposition.tls import Pem, Tls, TlsPolicy
 from jobwatt.exposition.web_config import WebConfig, load_web_config
 
-NOW = dt.datetime.now(dt.UTC)
 HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
 
 
-@dataclass(frozen=True)
-class Issued:
-    """A certificate and its key, as objects and in PEM."""
-
-    certificate: x509.Certificate
-    private: ec.EllipticCurvePrivateKey
-
-    @property
-    def cert(self) -> str:
-        """The certificate in PEM."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-    @property
-    def key(self) -> str:
-        """The key in PEM."""
-        return self.encoded(serialization.NoEncryption())
-
-    def encoded(self, encryption: serialization.KeySerializationEncryption) -> str:
-        """Return the key in PEM, encrypted or not."""
-        return self.private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
-        ).decode()
-
-
-def issue(name: str, signer: Issued | None = None, *sans: x509.GeneralName) -> Issued:
-    """Return a certificate that `signer` has signed, or an authority's own."""
-    private = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(signer.certificate.subject if signer else subject)
-        .public_key(private.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - dt.timedelta(days=1))
-        .not_valid_after(NOW + dt.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), critical=True)
-    )
-    if sans:
-        builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
-    return Issued(builder.sign(signer.private if signer else private, hashes.SHA256()), private)
-
-
 AUTHORITY = issue("authority")
-LOCAL = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
 SERVER = issue("server", AUTHORITY, *LOCAL)
 OTHER_SERVER = issue("other server", AUTHORITY, *LOCAL)
 CLIENT = issue(

@@ -14,8 +14,8 @@ __all__ = ["LEAST_MS", "Window", "moment", "moment_text", "windows"]
 SECOND_MS = 1000
 DAY_MS = 86_400 * SECOND_MS
 
-MOST_WINDOWS = 32
-"""So many questions of each kind are asked for a long range; a short one is asked by day."""
+MOST_WINDOWS = 8
+"""A range is asked for by day, a long one in so many parts: each costs a round trip a question."""
 
 LEAST_MS = 3_600 * SECOND_MS
 """A window that Prometheus finds too big is halved down to this, then divided by job."""

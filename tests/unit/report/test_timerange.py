@@ -89,7 +89,7 @@ def test_windows_tile(start: int, length: int, most: int) -> None:
 
 @given(st.integers(1, 3000 * 86400))
 def test_a_long_range_is_asked_for_in_few_windows(length: int) -> None:
-    """A day each, or a 32nd of the whole."""
+    """A day each, or an eighth of the whole."""
     whole = Window(0, length * 1000)
     assert len(windows(whole, first_length_ms(whole))) <= MOST_WINDOWS
 
