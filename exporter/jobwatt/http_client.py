@@ -124,7 +124,7 @@ def ask(
             return Answer(response.status, response.reason, response.headers, body)
     except urllib.error.URLError as error:
         raise _translated(error.reason, timeout) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
         raise _translated(error, timeout) from error
 
 

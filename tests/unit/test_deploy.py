@@ -721,6 +721,7 @@ def packages(which: str, **environment: str) -> subprocess.CompletedProcess[str]
                 "chromium",
                 "gcc",
                 "systemd",
+                "victoria-metrics",
             },
         ),
     ],

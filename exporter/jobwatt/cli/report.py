@@ -220,7 +220,7 @@ def report(
         access = Access(
             username=username,
             password=_secret(password_file, "JOBWATT_PROMETHEUS_PASSWORD"),
-            token=_secret(token_file, "JOBWATT_PROMETHEUS_TOKEN"),
+            token=_for_header(_secret(token_file, "JOBWATT_PROMETHEUS_TOKEN"), "the bearer token"),
             headers=dict(map(_header, headers)),
             tls=_tls(ca_file),
         )
@@ -260,7 +260,7 @@ def _moment(option: str, text: str, now: float) -> float:
 def _secret(path: Path | None, variable: str) -> str:
     """Return a secret out of a file, else out of the environment; "" for none."""
     if path is None:
-        return os.environ.get(variable, "")
+        return os.environ.get(variable, "").strip()
     try:
         with path.open("rb") as file:
             return file.read(MOST_SECRET_BYTES).decode().strip()
@@ -272,9 +272,16 @@ def _secret(path: Path | None, variable: str) -> str:
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = (part.strip() for part in text.partition(":"))
-    if not name or not colon or not text.isprintable():
+    if not name or not colon:
         raise click.UsageError("--prometheus.header: write it like 'X-Scope-OrgID: team-a'")
-    return name, value
+    return _for_header(name, "--prometheus.header"), _for_header(value, "--prometheus.header")
+
+
+def _for_header(text: str, what: str) -> str:
+    """Let through what a header may have; what it may not have may be a secret: it is not told."""
+    if not (text.isascii() and text.isprintable()):
+        raise click.UsageError(f"{what} may have letters, digits and signs of ASCII only")
+    return text
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext | None:

@@ -34,7 +34,8 @@ WRONG: Sequence[tuple[Sequence[str | bytes], str]] = [
     (["--prometheus.url=localhost:9090"], "is no address like http://localhost:9090"),
     (["--prometheus.url=http://u:s3cret@"], "is no address like http://localhost:9090"),
     (["--prometheus.header=X"], "write it like 'X-Scope-OrgID: team-a'"),
-    (["--prometheus.header=X: a\r\nY: b"], "write it like 'X-Scope-OrgID: team-a'"),
+    (["--prometheus.header=X: a\r\nY: b"], "--prometheus.header may have letters, digits and"),
+    (["--prometheus.header=X Y: é"], "--prometheus.header may have letters, digits and"),
     (["--prometheus.token-file=/no/such/file"], "/no/such/file: No such file or directory"),
     (["--prometheus.ca-file=/no/such/file"], "/no/such/file: No such file or directory"),
     (["--prometheus.ca-file=/etc/hostname"], "--prometheus.ca-file: /etc/hostname: "),
@@ -50,6 +51,22 @@ def test_wrong_usage(arguments: Sequence[str | bytes], words: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert words in " ".join(done.stderr.split())
     assert "s3cret" not in done.stderr
+
+
+def test_broken_token() -> None:
+    """It is not shown."""
+    done = run(NOBODY, JOBWATT_PROMETHEUS_TOKEN="s3cret\nX: y")
+    assert done.returncode == 2
+    assert "the bearer token may have letters, digits and" in done.stderr
+    assert "s3cret" not in done.stderr
+
+
+@pytest.mark.parametrize("url", ["http://é..x", "http://127.0.0.1:1/é", "http://127.0.0.1:1/ x"])
+def test_strange_address(url: str) -> None:
+    """An error, not a traceback."""
+    done = run(f"--prometheus.url={url}")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"jobwatt: Prometheus at {url} does not answer: ")
 
 
 @pytest.mark.parametrize("variable", ["JOBWATT_PROMETHEUS_URL", "PROMETHEUS_URL"])
