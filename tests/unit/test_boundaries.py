@@ -77,3 +77,13 @@ def test_concrete_parts_are_named_by_the_composition_root_only() -> None:
             for folder in ("meters", "usage", "workloads"):
                 if name.startswith(f"jobwatt.{folder}.") and inside != folder:
                     assert name.startswith(f"jobwatt.{folder}.contract."), (path, name)
+
+
+def test_what_a_report_adds_up_asks_nobody() -> None:
+    """Questions, jobs and rows are arithmetic on answers; who asks is another module."""
+    known = ("jobwatt.units.", "jobwatt.report.")
+    asking = ("jobwatt.report.client.", "jobwatt.report.asking.", "jobwatt.report.collect.")
+    for module in ("questions", "jobs", "rows", "timerange", "sample"):
+        for name in imports(PACKAGE / f"report/{module}.py"):
+            assert name.startswith(known), (module, name)
+            assert not name.startswith(asking), (module, name)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from jobwatt.report.client import Prometheus, Sample, TooMuch
+from jobwatt.report.client import Prometheus, TooMuch
 from jobwatt.report.questions import IS_LEFT_OPEN, MOST_HALVINGS, Question, halved
+from jobwatt.report.sample import Sample
 from jobwatt.report.timerange import LEAST_MS, Window, first_length_ms, windows
 
 __all__ = ["Asker"]

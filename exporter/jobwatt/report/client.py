@@ -17,8 +17,9 @@ from urllib.parse import unquote, urlencode
 import jobwatt
 from jobwatt.errors import ReadError, RunError
 from jobwatt.http_client import Answer, ask, split_url, without_password
+from jobwatt.report.sample import Sample
 
-__all__ = ["Access", "Prometheus", "Sample", "TooMuch"]
+__all__ = ["Access", "Prometheus", "TooMuch"]
 
 EXAMPLE = "http://localhost:9090"
 
@@ -51,14 +52,6 @@ _TOO_MUCH = re.compile(
 
 class TooMuch(RunError):
     """The question is too big for the server: ask for less at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One element of an instant vector."""
-
-    labels: Mapping[str, str]
-    value: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from jobwatt.report.client import Sample
+from jobwatt.report.sample import Sample
 from jobwatt.report.timerange import Window
 
 __all__ = ["Fold", "Job", "Names", "Node", "State"]

@@ -13,8 +13,9 @@ import pytest
 
 from jobwatt.errors import RunError
 from jobwatt.report.asking import Asker
-from jobwatt.report.client import Access, Prometheus, Sample, TooMuch
+from jobwatt.report.client import Access, Prometheus, TooMuch
 from jobwatt.report.questions import RECORDED
+from jobwatt.report.sample import Sample
 from jobwatt.report.timerange import Window
 
 HTML = b"<html>sign in</html>"

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from jobwatt.report.client import Sample
 from jobwatt.report.jobs import Fold, Job, Names, Node, State
 from jobwatt.report.rows import Figures, figures, grouped, ordered, total
+from jobwatt.report.sample import Sample
 from jobwatt.report.timerange import Window
 
 RANGE = Window(1_000_000, 2_000_000)
