@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from jobwatt.attribution.apportion import apportion
 from jobwatt.attribution.counters import Advance, CounterTrack
 from jobwatt.attribution.gpu import gpu_weights, is_unheld
-from jobwatt.attribution.gpu_claims import claimed_gpus, given_gpus
+from jobwatt.attribution.gpu_claims import claimed_gpus, given_gpus, named_gpus
 from jobwatt.attribution.idle import IdleLearner, UnheldLearner
 from jobwatt.attribution.policy import (
     DramPolicy,
@@ -343,6 +343,7 @@ class Accountant:
             return
         if waiting is not None:
             waiting.add(weights)
+            waiting.let_go_of_undecided()
             weights = waiting
         idle_uw = account.idle_power.uw if account.idle_power else None
         posting = divide(spent.uj, spent.span_ns, idle_uw, weights)
@@ -375,9 +376,11 @@ class Accountant:
         for process in probe.claimants if infos else ():
             for name in claimed_gpus(process.environment, infos):
                 claimed.setdefault(name, set()).add(process.job_uid)
+        instances = self._instances(report) if infos else {}
         for job_uid, record in usage.records.items() if infos else ():
-            if record.gpus and job_uid in usage.jobs:
-                for name in given_gpus(record.gpus, infos):
+            if (record.gpus or record.gpu_ids) and job_uid in usage.jobs:
+                given = given_gpus(record.gpus, infos)
+                for name in given | named_gpus(record.gpu_ids, infos, instances):
                     claimed.setdefault(name, set()).add(job_uid)
         for account in self.ledger.devices.values():
             if report.has(account.device):
@@ -387,6 +390,16 @@ class Accountant:
                 if state is not None:
                     account.gpu_info = state.info
                     account.holders = _holders(state, claimed.get(account.device.name, ()), probe)
+
+    def _instances(self, report: Report) -> dict[str, str]:
+        """Return the device of each MIG instance, by its UUID."""
+        states = {name: account.gpu for name, account in self.ledger.devices.items()}
+        states |= {device.name: state for device, state in report.gpus.items()}
+        return {
+            instance.uuid: name
+            for name, state in states.items()
+            for instance in (state.instances if state is not None else ())
+        }
 
     def _charge_holders(self, holders: Sequence[GpuHolder], idle_uj: int) -> None:
         """Show a GPU's idle energy to those that hold it, in equal parts; it stays idle."""

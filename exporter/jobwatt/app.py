@@ -48,6 +48,7 @@ from jobwatt.workloads.containers import ContainerResolver
 from jobwatt.workloads.contract import Facts, Resolver, resolve
 from jobwatt.workloads.kubernetes import KubernetesScheduler
 from jobwatt.workloads.owners import JobOwners, OwnedResolver
+from jobwatt.workloads.pods import PodJobs
 from jobwatt.workloads.run_cgroup import RunCgroupResolver
 from jobwatt.workloads.schedulers import SchedulerResolver
 from jobwatt.workloads.systemd import SystemdResolver
@@ -92,6 +93,7 @@ class Parts:
     clock: Callable[[], int] = time.monotonic_ns
     wall: Callable[[], float] = time.time
     catch_up: Callable[[], bool] = lambda: False
+    pods: PodJobs | None = None
 
 
 def host_parts(config: Config, must_restart: Callable[[str], None] = lambda _: None) -> Parts:
@@ -105,9 +107,12 @@ def host_parts(config: Config, must_restart: Callable[[str], None] = lambda _: N
     cgroupfs = _cgroupfs(config, procfs)
     owners = JobOwners(config.job_max_per_user, users.name)
     files = JobFiles(config.path_rootfs / str(config.job_directory).lstrip("/"), users.name)
-    resolvers = _resolvers(config, procfs, cgroupfs, users, owners, files)
+    pods = _pod_jobs(config)
+    resolvers = _resolvers(config, procfs, cgroupfs, users, owners, files, pods)
     records = names.JobNames(
-        files.refresh, trust_environment=config.job_trust_environment == "same-uid"
+        files.refresh,
+        pods.refresh,
+        trust_environment=config.job_trust_environment == "same-uid",
     )
 
     def job_uid_of(facts: Facts) -> str:
@@ -146,7 +151,34 @@ def host_parts(config: Config, must_restart: Callable[[str], None] = lambda _: N
         meters.append(estimate)
     if not meters:
         log.warning("nothing here can be measured; `jobwatt doctor` tells why")
-    return Parts(meters, usage, len(topology.package_of), owners)
+    return Parts(meters, usage, len(topology.package_of), owners, pods)
+
+
+def _pod_jobs(config: Config) -> PodJobs:
+    """Return the jobs of pods, followed from now on where somebody tells of them."""
+    from jobwatt.kubernetes.access import Access, find_access  # noqa: PLC0415 - see below
+
+    access = find_access(config, os.environ)
+    if not isinstance(access, Access):
+        if access:
+            log.info("pods are known by their uid alone: no %s", access)
+        return PodJobs()
+    # What talks to Kubernetes is loaded where there is one.
+    from jobwatt.kubernetes.follow import ApiPods, KubeletPods  # noqa: PLC0415
+    from jobwatt.kubernetes.pod import PodRules  # noqa: PLC0415
+    from jobwatt.kubernetes.pod_resources import PodResources  # noqa: PLC0415
+
+    rules = PodRules(config.kubernetes_job_labels, config.kubernetes_account_label)
+    source = (
+        KubeletPods(access.endpoint, rules)
+        if access.kubelet
+        else ApiPods(access.endpoint, access.node, rules)
+    )
+    devices = PodResources(config.path_rootfs / str(config.kubernetes_pod_resources).lstrip("/"))
+    source.start()
+    devices.start()
+    log.info("pods are told by %s", access.endpoint.url)
+    return PodJobs(source, devices)
 
 
 def _resolvers(
@@ -156,6 +188,7 @@ def _resolvers(
     users: UserNames,
     owners: JobOwners,
     files: JobFiles,
+    pods: PodJobs,
 ) -> Sequence[Resolver]:
     """Return who is asked for the owner of a process, in this order (design: metric contract)."""
     cgroups = CgroupOwners(cgroupfs)
@@ -175,10 +208,10 @@ def _resolvers(
         flux.FluxResolver(),
     ]
     if config.job_trust_environment == "same-uid":
-        by_cgroup = SchedulerResolver(schedulers, cgroups.uid, owners.vouch)
+        by_cgroup = SchedulerResolver(schedulers, cgroups.uid, owners.vouch, job_of=pods.job_of)
         by_environment[:0] = [slurm.SlurmEnvironment(), pbs.PbsEnvironment()]
     else:
-        by_cgroup = SchedulerResolver(schedulers, cgroups.uid)
+        by_cgroup = SchedulerResolver(schedulers, cgroups.uid, job_of=pods.job_of)
     return (
         by_cgroup,
         *(OwnedResolver(resolver, owners, root_gives_way=True) for resolver in by_environment),
@@ -278,6 +311,8 @@ def make_sampler(config: Config, parts: Parts, store: Store | None = None) -> Sa
     if store is not None:
         try:
             accountant.restore(store.rows, boot_id, parts.clock(), parts.wall())
+            if parts.pods is not None:
+                parts.pods.restore(store.rows)
             if accountant.same_boot:
                 parts.usage.restore(store.rows)
         except (ValueError, TypeError, LookupError) as error:
@@ -294,6 +329,7 @@ def make_sampler(config: Config, parts: Parts, store: Store | None = None) -> Sa
         resident_bytes=_resident_bytes,
         store=store,
         boot_id=boot_id,
+        kept=parts.pods.dump if parts.pods is not None else dict,
     )
 
 
@@ -310,7 +346,8 @@ def owner_of_child(config: Config, environment: Mapping[str, str]) -> str:
     files = JobFiles(config.path_rootfs / str(config.job_directory).lstrip("/"), users.name)
     known = {name: environment[name] for name in OWNER_VARIABLES if name in environment}
     facts = Facts(cgroupfs.resolve(procfs.read_cgroup(os.getpid())), os.getuid(), known)
-    return resolve(facts, _resolvers(config, procfs, cgroupfs, users, owners, files))
+    resolvers = _resolvers(config, procfs, cgroupfs, users, owners, files, PodJobs())
+    return resolve(facts, resolvers)
 
 
 def run_cgroup(config: Config, run: str) -> RunCgroup | None:

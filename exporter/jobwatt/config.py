@@ -24,6 +24,7 @@ from jobwatt.budgets import (
 )
 from jobwatt.errors import ReadError, UsageError
 from jobwatt.host.files import read_bytes
+from jobwatt.kubernetes.pod import JOB_LABELS, JobLabel, parse_job_labels
 from jobwatt.units import duration_seconds
 
 __all__ = ["SETTINGS", "Config", "Setting", "load_config"]
@@ -163,6 +164,13 @@ class Config:
     job_max_per_user: int = 100
     job_trust_environment: str = "off"
     job_directory: Path = Path("/run/jobwatt/jobs")
+    kubernetes_metadata: str = "auto"
+    kubernetes_url: str = ""
+    kubernetes_node_name: str = ""
+    kubernetes_token_file: Path | None = None
+    kubernetes_ca_file: Path | None = None
+    kubernetes_pod_resources: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
+    kubernetes_account_label: str = ""
     grid_zone: str = ""
     grid_carbon_intensity: float | None = None
     grid_pue: float = 1.0
@@ -175,6 +183,7 @@ class Config:
     zones: Mapping[object, object] = field(default_factory=dict)
     providers: Mapping[object, object] = field(default_factory=dict)
     account_budgets: tuple[AccountBudget, ...] = ()
+    kubernetes_job_labels: tuple[JobLabel, ...] = JOB_LABELS
 
     @property
     def cgroupfs(self) -> Path:
@@ -237,6 +246,50 @@ SETTINGS: tuple[Setting, ...] = (
         _path,
         "Folder of the files that a scheduler's Prolog writes, below path.rootfs.",
         "FOLDER",
+    ),
+    Setting(
+        "kubernetes.metadata",
+        _one_of("auto", "api", "kubelet", "off"),
+        "Who tells what pods belong to: api (the API server's watch), kubelet (its list of pods), "
+        "off, or auto: the API server where a service account's token is mounted.",
+        "WHO",
+    ),
+    Setting(
+        "kubernetes.url",
+        _text,
+        "Address of the API server or kubelet. Without: the cluster's API server.",
+        "URL",
+    ),
+    Setting(
+        "kubernetes.node-name",
+        _text,
+        "This node's name in the cluster. Without: the variable NODE_NAME.",
+        "NAME",
+    ),
+    Setting(
+        "kubernetes.token-file",
+        _path,
+        "Token, read again at each request. Without: the mounted service account's.",
+        "FILE",
+    ),
+    Setting(
+        "kubernetes.ca-file",
+        _path,
+        "Who signs the server's certificate. Without: the mounted service account's.",
+        "FILE",
+    ),
+    Setting(
+        "kubernetes.pod-resources",
+        _path,
+        "The kubelet's socket that tells which pod holds which GPU, below path.rootfs.",
+        "SOCKET",
+    ),
+    Setting(
+        "kubernetes.account-label",
+        _text,
+        "Label of pods that names their account, where an admission policy guards it. Without: the "
+        "namespace pays.",
+        "LABEL",
     ),
     Setting("grid.zone", _text, "The electricity grid that feeds this node, e.g. FR.", "ZONE"),
     Setting(
@@ -302,6 +355,13 @@ SETTINGS: tuple[Setting, ...] = (
         f"A period is {', '.join(PERIODS[:-1])} or {PERIODS[-1]}.",
         None,
         "grid",
+    ),
+    Setting(
+        "kubernetes.job-labels",
+        parse_job_labels,
+        "What names a pod's job, the first that it has holds; then its controlling owner. Labels, "
+        "or `{label: example.com/run, kind: Run, uid: example.com/run-uid}`.",
+        None,
     ),
 )
 

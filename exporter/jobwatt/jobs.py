@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from jobwatt.budgets import BudgetRule, holding
-from jobwatt.model import JobPresence, Row, Rows, Usage
+from jobwatt.model import UNDECIDED, JobPresence, Row, Rows, Usage
 from jobwatt.records import (
     NO_ACCOUNT,
     Budget,
@@ -180,7 +180,9 @@ class JobBook:
             usage: who was busy since the interval before.
         """
         self._wall = wall
-        self._records = usage.records
+        if usage.records is not self._records:
+            self._records = usage.records
+            self._follow_records()
         for job_uid, presence in usage.jobs.items():
             job = self.jobs.get(job_uid) or self._open(job_uid, presence)
             job.limit = presence.cpus
@@ -191,7 +193,8 @@ class JobBook:
         for job_uid, time_ns in usage.exited_ns.items():
             self.account(job_uid).cpu_ns += time_ns
         for process in usage.ended:  # perhaps all that there was of a job
-            self.account(process.job_uid)
+            if process.job_uid != UNDECIDED:
+                self.account(process.job_uid)
 
     def account(self, job_uid: str) -> JobAccount:
         """Return a job's account, opened where it is new: nobody has seen it live."""
@@ -284,6 +287,22 @@ class JobBook:
         )
         job.record = job.record.over(more)
         self._rule(job)
+
+    def _follow_records(self) -> None:
+        """Take in what is no label and became known, or changed, after names were settled."""
+        for job_uid, known in self._records.items():
+            job = self.jobs.get(job_uid)
+            if job is None or not job.settled or job.ended is not None:
+                continue
+            record = replace(
+                job.record,
+                deadline=job.record.deadline if known.deadline is None else known.deadline,
+                budget=job.record.budget or known.budget,
+                cpus=job.record.cpus if known.cpus is None else known.cpus,
+            )
+            if record != job.record:
+                job.record, job.names = record, None
+                self._rule(job)
 
     def _try_to_settle(self, job: JobAccount, now_ns: int, presence: JobPresence | None) -> None:
         """Settle a job whose names are known, or that nobody will name any more."""

@@ -16,6 +16,7 @@ from jobwatt.attribution.policy import Posting
 from jobwatt.gpus import GpuHolder, GpuInfo, GpuState
 from jobwatt.jobs import JobBook
 from jobwatt.model import (
+    UNDECIDED,
     Component,
     Device,
     IdlePower,
@@ -303,7 +304,7 @@ class Ledger:
         processes that sleep; this looks at all of them now and then.
         """
         for process in processes:
-            if process.memory_bytes and process not in self._live:
+            if process.memory_bytes and process not in self._live and process.job_uid != UNDECIDED:
                 entry = self._unlisted.get(process)
                 if entry is None:
                     entry = self._unlisted[process] = _Unlisted(memory_mark=self._memory_index)
@@ -377,6 +378,9 @@ class Ledger:
         candidates, self._candidates = self._candidates, {}
         least: tuple[_Series, Process | None] | None = None
         for process, entry in candidates.items():
+            if process.job_uid == UNDECIDED:
+                self._candidates[process] = entry
+                continue
             if entry.recent is None:
                 entry.recent = _Recent(at_ns=now_ns)
                 refresh(process)

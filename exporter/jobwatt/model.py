@@ -11,6 +11,7 @@ from jobwatt.gpus import GpuState
 from jobwatt.records import JobRecord
 
 __all__ = [
+    "UNDECIDED",
     "Component",
     "Counter",
     "Device",
@@ -28,6 +29,9 @@ __all__ = [
     "Usage",
 ]
 
+
+UNDECIDED = ""
+"""Owner of a process whose job will be known in a moment: what it uses until then is nobody's."""
 
 Row = tuple[Any, ...]
 """Numbers and texts that are kept together on disk."""
@@ -184,7 +188,7 @@ class Process:
         comm: the kernel's name of it, decoded.
         uid: the real user id, -1 while unknown.
         user: the name of that user, or its number; "" while unknown.
-        job_uid: who owns it (design: metric contract).
+        job_uid: who owns it (design: metric contract), or `UNDECIDED`.
         packages: the CPU packages that its affinity allows; None for all.
         memory_bytes: its anonymous resident memory.
         environment: those of its variables that say something about its place.
@@ -233,8 +237,8 @@ class Usage:
             processes that have ended since.
         exited_ns: on-CPU nanoseconds of processes that nobody saw live, `{job_uid: ns > 0}`.
         unseen_ns: on-CPU nanoseconds of the machine that belong to nobody known.
-        memory_bytes: anonymous memory of all live processes, summed by job and by the packages
-            that their affinity allows (None: all).
+        memory_bytes: anonymous memory of all live processes, summed by job (that of undecided
+            ones under `UNDECIDED`) and by the packages that their affinity allows (None: all).
         jobs: the jobs that have live processes.
         records: what is known for sure of jobs, whether they have processes or not.
         ended: processes that have ended since the previous look.

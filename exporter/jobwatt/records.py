@@ -77,6 +77,7 @@ class JobRecord:
         bad_budgets: where something stood that is no budget.
         cpus: how many it was given on this node.
         gpus: the numbers of the device files of the GPUs that it was given.
+        gpu_ids: the GPUs that it holds now, as a device plugin names them.
     """
 
     name: str = ""
@@ -91,6 +92,7 @@ class JobRecord:
     bad_budgets: tuple[BudgetOrigin, ...] = ()
     cpus: float | None = None
     gpus: tuple[int, ...] = ()
+    gpu_ids: tuple[str, ...] = ()
 
     def over(self, other: JobRecord) -> JobRecord:
         """Return this record, with the other's word where this one says nothing."""
@@ -107,10 +109,11 @@ class JobRecord:
             self.bad_budgets + other.bad_budgets,
             other.cpus if self.cpus is None else self.cpus,
             self.gpus or other.gpus,
+            self.gpu_ids or other.gpu_ids,
         )
 
     def row(self) -> tuple[Any, ...]:
-        """Return what outlives a restart, without names of types."""
+        """Return what outlives a restart, without names of types: not what is held just now."""
         budget = self.budget
         return (
             self.name,

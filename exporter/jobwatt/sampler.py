@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jobwatt.accounting import Accountant
 from jobwatt.meters.contract import Meter
+from jobwatt.model import Row
 from jobwatt.snapshot import Health, HistoryPoint, NodeInfo, Snapshot
 from jobwatt.store import Store
 from jobwatt.units import NS, mean_power_uw
@@ -42,7 +43,9 @@ class Sampler:
         resident_bytes: Callable[[], int] = lambda: 0,
         store: Store | None = None,
         boot_id: str = "",
+        kept: Callable[[], Mapping[str, Row]] = dict,
     ) -> None:
+        """Take the parts; `kept` returns what else must outlive a restart, as rows."""
         self._meters = meters
         self._usage = usage
         self._accountant = accountant
@@ -52,6 +55,7 @@ class Sampler:
         self._resident_bytes = resident_bytes
         self._store = store
         self._boot_id = boot_id
+        self._kept = kept
         self._interval_ns = round(node.interval_seconds * NS)
         self._missed = 0
         self._history: tuple[HistoryPoint, ...] = ()
@@ -67,7 +71,7 @@ class Sampler:
         self._accountant.book(start_ns, reports, usage, self._usage, self._wall())
         if self._store is not None:
             rows = self._accountant.dump(self._boot_id)
-            self._store.save({**rows, **self._usage.dump(start_ns)})
+            self._store.save({**rows, **self._usage.dump(start_ns), **self._kept()})
         self._keep_history(start_ns)
         snapshot = self._picture(start_ns)
         self.snapshot = snapshot

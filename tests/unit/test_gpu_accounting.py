@@ -355,6 +355,38 @@ def test_what_a_prolog_tells_of_a_jobs_gpus_is_believed() -> None:
     assert run.holders == (GpuHolder("slurm:7", ()),)
 
 
+@pytest.mark.parametrize(
+    ("state", "device"),
+    [
+        (used(), UUID),
+        (used(), f"{UUID}::5"),
+        (
+            GpuState(
+                GpuInfo(UUID, mig=True),
+                S,
+                GpuUse(),
+                instances=(GpuInstance("MIG-1", "1g", 16), GpuInstance("MIG-2", "1g", 16)),
+            ),
+            "MIG-2",
+        ),
+    ],
+)
+def test_a_pod_that_was_given_a_gpu_and_idles_holds_it(state: GpuState, device: str) -> None:
+    """As kubelet tells; two that share it by time hold it in equal parts."""
+    run = Run(idle={"GPU-*": 70.0})
+    run.sample(1, report(1, 0, state))
+    given = {job: JobRecord(gpu_ids=(device, "eth0")) for job in ("k8s:a", "k8s:b", "k8s:gone")}
+    there = {job: JobPresence(1, 0.0, "ada") for job in ("k8s:a", "k8s:b")}
+    usage = Usage(jobs=there, records=given)
+    run.accountant.book(2 * S, [report(2, 100 * J, state)], usage, FakeProbe([]))
+    assert run.holders == (GpuHolder("k8s:a", ()), GpuHolder("k8s:b", ()))
+    jobs = run.ledger.book.jobs
+    assert {job: (jobs[job].gpus, jobs[job].gpu_idle_uj) for job in there} == {
+        "k8s:a": (1, 35 * J),
+        "k8s:b": (1, 35 * J),
+    }
+
+
 def test_who_was_given_a_gpu_and_uses_it_is_one_holder() -> None:
     """With the pids of its contexts."""
     user = with_environment(7, "slurm:7", CUDA_VISIBLE_DEVICES=UUID)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jobwatt import jobs as jobs_module
 from jobwatt.budgets import parse_rules
 from jobwatt.jobs import JobBook
-from jobwatt.model import JobPresence, Process, Usage
+from jobwatt.model import UNDECIDED, JobPresence, Process, Usage
 from jobwatt.records import Budget, BudgetOrigin, JobRecord
 from jobwatt.snapshot import JobView
 
@@ -124,6 +124,43 @@ def test_names_never_change() -> None:
     node.records["slurm:7"] = replace(PROLOG, name="third", account="rival")
     node.second()
     assert named(node.view("slurm:7")) == ("bert", "ada", "vision")
+
+
+def test_what_is_no_label_may_come_later() -> None:
+    """The API tells a pod's start, and so its deadline, after its processes have begun."""
+    node = Node()
+    job_uid = "k8s:ml/Job/bert:u"
+    node.records = {job_uid: JobRecord(name="bert", account="ml", cpus=2.0)}
+    node.appears(job_uid)
+    node.second()
+    assert (named(node.view(job_uid)), node.view(job_uid).budget) == (("bert", "ada", "ml"), None)
+    later = JobRecord(
+        name="other",
+        account="rival",
+        deadline=EPOCH + 60,
+        cpus=4.0,
+        budget=Budget(7.0, BudgetOrigin.ANNOTATION),
+    )
+    node.records = {job_uid: later, "k8s:unseen": later}
+    node.second()
+    view = node.restarted().view(job_uid)
+    assert view.record == replace(later, name="bert", account="ml")
+    assert (view.account, view.budget) == ("ml", later.budget)
+    node.records = {job_uid: replace(later, budget=Budget(9.0, BudgetOrigin.ANNOTATION), cpus=None)}
+    node.second()
+    assert node.view(job_uid).record == view.record
+    del node.there[job_uid]
+    node.second()
+    node.records = {job_uid: replace(later, deadline=EPOCH)}
+    node.second()
+    assert node.view(job_uid).record == view.record
+
+
+def test_a_process_that_ends_undecided_makes_no_job() -> None:
+    """What it used is nobody's."""
+    book = JobBook()
+    book.begin(EPOCH, Usage(ended=[Process(1, 0, job_uid=UNDECIDED)]))
+    assert book.jobs == {}
 
 
 def test_a_prolog_goes_before_the_environment() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from jobwatt.gpus import GpuInfo
 
-__all__ = ["VARIABLES", "claimed_gpus", "given_gpus"]
+__all__ = ["VARIABLES", "claimed_gpus", "given_gpus", "named_gpus"]
 
 _BY_UUID = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _BY_MINOR = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
@@ -44,6 +44,32 @@ def given_gpus(minors: Iterable[int], gpus: Mapping[str, GpuInfo]) -> frozenset[
     """Return the devices with these numbers of device files, which a scheduler gave to a job."""
     wanted = frozenset(minors)
     return frozenset(name for name, info in gpus.items() if info.minor in wanted)
+
+
+def named_gpus(
+    ids: Iterable[str], gpus: Mapping[str, GpuInfo], instances: Mapping[str, str]
+) -> frozenset[str]:
+    """Return the devices that a Kubernetes device plugin means by these ids.
+
+    NVIDIA's names a GPU or a MIG instance by its UUID, and with time slicing a copy of either
+    (`<uuid>::<n>`); AMD's names a GPU by its PCI address. Ids of other kinds of devices name none.
+
+    Args:
+        ids: as the plugin gave them out.
+        gpus: the node's, by device name.
+        instances: the device of each MIG instance, by its UUID.
+    """
+    known = dict(instances)
+    for name, info in gpus.items():
+        known |= {key: name for key in (name, info.uuid, info.pci_bus_id) if key}
+    found: set[str] = set()
+    for device_id in ids:
+        uuid = device_id.partition("::")[0]
+        # Drivers before 470 name an instance by its GPU: MIG-GPU-<uuid>/<instance>/<compute>.
+        device = known.get(uuid) or known.get(uuid.removeprefix("MIG-").partition("/")[0])
+        if device is not None:
+            found.add(device)
+    return frozenset(found)
 
 
 def _by_uuid(value: str, gpus: Mapping[str, GpuInfo]) -> frozenset[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from jobwatt.attribution.apportion import apportion
-from jobwatt.model import Process, Usage
+from jobwatt.model import UNDECIDED, Process, Usage
 from jobwatt.units import NS
 
 __all__ = ["DramPolicy", "Posting", "Weights", "cpu_weights", "divide", "memory_weights"]
@@ -50,6 +50,11 @@ class Weights:
         ):
             for name, weight in theirs.items():
                 mine[name] = mine.get(name, 0) + weight
+
+    def let_go_of_undecided(self) -> None:
+        """Make the claims of processes that have no owner by now nobody's."""
+        for process in [p for p in self.processes if p.job_uid == UNDECIDED]:
+            self.nobody += self.processes.pop(process)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,7 @@ def memory_weights(usage: Usage, package: int | None, listed: Iterable[Process])
         if process.memory_bytes and (weight := here(process.memory_bytes, process.packages)):
             processes[process] = weight
             others[process.job_uid] = max(0, others.get(process.job_uid, 0) - weight)
-    return Weights(processes, others)
+    return Weights(processes, others, others.pop(UNDECIDED, 0))
 
 
 def _loose_time(usage: Usage) -> dict[int, int]:

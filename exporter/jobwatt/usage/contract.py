@@ -15,7 +15,10 @@ class RecordSource(Protocol):
     """Tells of jobs what processes and cgroups do not show: names, budgets, exact times."""
 
     def refresh(self) -> Mapping[str, JobRecord]:
-        """Return what is known for sure of jobs now, by `job_uid`."""
+        """Return what is known for sure of jobs now, by `job_uid`.
+
+        The same mapping while nothing has changed.
+        """
         ...
 
     def told_by(self, process: Process, *, by_cgroup: bool) -> JobRecord | None:

@@ -18,7 +18,7 @@ from jobwatt.errors import Absent, ReadError
 from jobwatt.host.cgroupfs import Cgroupfs, Hierarchy
 from jobwatt.host.procfs import TICKS, Census, CpuTimes, Procfs
 from jobwatt.host.topology import Topology
-from jobwatt.model import JobPresence, Process, Row, Rows, Usage
+from jobwatt.model import UNDECIDED, JobPresence, Process, Row, Rows, Usage
 from jobwatt.records import is_scheduled
 from jobwatt.units import NS
 from jobwatt.usage.contract import RecordSource
@@ -111,6 +111,8 @@ class HostProcesses:
         self._pids: dict[int, Process] = {}
         self._entries: dict[Process, _Entry] = {}
         self._claimants: set[Process] = set()
+        self._undecided: dict[Process, None] = {}
+        self._undecided_groups: list[tuple[Group, Facts]] = []
         self._parted: dict[int, tuple[Process, int]] = {}
         self._memory: dict[tuple[str, frozenset[int] | None], int] = {}
         self._jobs: dict[str, JobPresence] = {}
@@ -149,12 +151,13 @@ class HostProcesses:
     def find(self, pid: int) -> Process | None:
         """Return the process that has this pid, or had it until lately.
 
-        Of two that had it within one look the earlier is meant: the later has hardly begun.
+        Of two that had it within one look the earlier is meant: the later has hardly begun. One
+        whose job is undecided is nobody yet.
         """
         process, ended_ns = self._parted.get(pid, (None, 0))
-        if process is not None and ended_ns == self._last_ns:
-            return process
-        return self._pids.get(pid) or process
+        if process is None or ended_ns != self._last_ns:
+            process = self._pids.get(pid) or process
+        return None if process is not None and process.job_uid == UNDECIDED else process
 
     def refresh(self, process: Process) -> None:
         """Read a live process's name and owner anew."""
@@ -201,6 +204,7 @@ class HostProcesses:
         self._read_packages(usage, span_ns)
         if self._records is not None:  # before the processes: a Prolog is done when these begin
             usage.records = self._records.refresh()
+        self._decide()
         self._find_newcomers(usage, now_ns, first=first)
         self._visit_some(usage, now_ns, span_ns)
         walk = Walk(
@@ -214,6 +218,7 @@ class HostProcesses:
         if self._past is not None:
             self._catch_up(self._past, usage, now_ns)
             self._past = None
+        self._leave_to_nobody(usage)
         self._ran.update(dict.fromkeys(usage.cpu_ns, 0))
         for process in usage.ended:
             self._forget(process)
@@ -239,6 +244,21 @@ class HostProcesses:
                 usage.cpu_ns[process] = entry.visited_time_ns - known_ns
         busy_ns = sum(usage.busy_ns.values())
         usage.unseen_ns = max(0, busy_ns - sum(usage.cpu_ns.values()))
+
+    def _decide(self) -> None:
+        """Ask again for the owners of who was undecided at the look before."""
+        for process in list(self._undecided):
+            entry = self._entries[process]
+            if self._job_uid_of(_facts(process, entry.cgroups)) != UNDECIDED:
+                self._identify_again(entry)
+        waiting, self._undecided_groups = self._undecided_groups, []
+        for group, facts in waiting:
+            self._own(group, facts)
+
+    def _leave_to_nobody(self, usage: Usage) -> None:
+        """Count the time of those whose owner is undecided as nobody's."""
+        for process in self._undecided:
+            usage.unseen_ns += usage.cpu_ns.pop(process, 0)
 
     def _groups(self) -> Iterator[Group]:
         pending = [self._root]
@@ -394,36 +414,48 @@ class HostProcesses:
         if self._variables:
             with contextlib.suppress(ReadError):
                 process.environment = self._procfs.read_environ(process.pid, self._variables)
-            if self._claims.isdisjoint(process.environment):
-                self._claimants.discard(process)
-            else:
-                self._claimants.add(process)
         try:
             cgroups = self._cgroupfs.resolve(self._procfs.read_cgroup(process.pid))
         except ReadError:
             entry = self._entries.get(process)
-            return entry.cgroups if entry is not None else {}
-        process.job_uid = self._job_uid_of(Facts(cgroups, process.uid, process.environment))
+            cgroups = entry.cgroups if entry is not None else {}
+        else:
+            process.job_uid = self._job_uid_of(_facts(process, cgroups))
+        self._sort_in(process)
         return cgroups
+
+    def _sort_in(self, process: Process) -> None:
+        """Note whether a process is undecided, and else whether it names GPUs."""
+        decided = process.job_uid != UNDECIDED
+        if decided:
+            self._undecided.pop(process, None)
+        else:
+            self._undecided[process] = None
+        if decided and not self._claims.isdisjoint(process.environment):
+            self._claimants.add(process)
+        else:
+            self._claimants.discard(process)
 
     def _count_in(self, process: Process) -> None:
         """Count a process into what is known of its job."""
-        presence = self._jobs.get(process.job_uid)
-        if presence is None:
-            presence = JobPresence(0, _started(process), process.user, process.uid)
-            self._jobs[process.job_uid] = presence
-        presence.processes += 1
+        if process.job_uid != UNDECIDED:
+            presence = self._jobs.get(process.job_uid)
+            if presence is None:
+                presence = JobPresence(0, _started(process), process.user, process.uid)
+                self._jobs[process.job_uid] = presence
+            presence.processes += 1
         if process.memory_bytes:
             place = process.job_uid, process.packages
             self._memory[place] = self._memory.get(place, 0) + process.memory_bytes
 
     def _count_out(self, job_uid: str, packages: frozenset[int] | None, memory_bytes: int) -> None:
         """Count a process that had these out of what is known of its job."""
-        presence = self._jobs[job_uid]
-        presence.processes -= 1
-        if not presence.processes:
-            del self._jobs[job_uid]
-            self._reserved.forget(job_uid)
+        if job_uid != UNDECIDED:
+            presence = self._jobs[job_uid]
+            presence.processes -= 1
+            if not presence.processes:
+                del self._jobs[job_uid]
+                self._reserved.forget(job_uid)
         if memory_bytes:
             place = job_uid, packages
             self._memory[place] -= memory_bytes
@@ -432,6 +464,8 @@ class HostProcesses:
 
     def _attend(self, process: Process, cgroups: Mapping[str, str]) -> None:
         """Learn of a job what this process of it shows."""
+        if process.job_uid == UNDECIDED:
+            return
         presence = self._jobs[process.job_uid]
         if presence.uid == 0 and process.uid > 0 and is_scheduled(process.job_uid):
             presence.user, presence.uid = process.user, process.uid
@@ -450,6 +484,7 @@ class HostProcesses:
             del self._pids[process.pid]
             self._ran.pop(process, None)
             self._claimants.discard(process)
+            self._undecided.pop(process, None)
             self._parted.pop(process.pid, None)
             self._parted[process.pid] = process, self._last_ns or 0
             process.alive = False
@@ -562,11 +597,18 @@ class HostProcesses:
         return group
 
     def _make_group(self, hierarchy: Hierarchy, path: str) -> Group:
-        job_uid = self._job_uid_of(Facts({hierarchy.controller: path}, -1))
         try:
-            return Group(job_uid, hierarchy.open_usage(path))
+            group = Group(None, hierarchy.open_usage(path))
         except ReadError:
-            return Group(job_uid)
+            group = Group(None)
+        self._own(group, Facts({hierarchy.controller: path}, -1))
+        return group
+
+    def _own(self, group: Group, facts: Facts) -> None:
+        """Find a group's owner; one that is undecided is asked for again at the next look."""
+        group.job_uid = self._job_uid_of(facts) or None
+        if group.job_uid is None:
+            self._undecided_groups.append((group, facts))
 
 
 @dataclass(slots=True)
@@ -580,6 +622,10 @@ class _TaskTime:
 
     def close(self) -> None:
         """Hold nothing."""
+
+
+def _facts(process: Process, cgroups: Mapping[str, str]) -> Facts:
+    return Facts(cgroups, process.uid, process.environment)
 
 
 def _started(process: Process) -> float:

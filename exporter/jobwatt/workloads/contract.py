@@ -68,7 +68,10 @@ class Scheduler(Protocol):
 
 
 def resolve(facts: Facts, resolvers: Sequence[Resolver]) -> str:
-    """Return the owner: the first resolver that claims the process has it, else `system`."""
+    """Return the owner: the first resolver that claims the process has it, else `system`.
+
+    `UNDECIDED` where the first that does will know in a moment.
+    """
     for resolver in resolvers:
         if (job_uid := resolver.job_uid(facts)) is not None:
             return job_uid

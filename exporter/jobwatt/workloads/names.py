@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import is_
 
 from jobwatt.model import Process
 from jobwatt.records import (
@@ -143,7 +144,8 @@ class JobNames:
     """All that is told of jobs: by files and APIs, and by their processes.
 
     Args:
-        trusted: return, at each look, what root wrote, by `job_uid`; the first goes before.
+        trusted: return, at each look, what root wrote, by `job_uid`, the same mapping while that
+            has not changed; the first goes before.
         trust_environment: whether a scheduler's job is believed without its cgroup.
     """
 
@@ -153,17 +155,25 @@ class JobNames:
         trust_environment: bool = False,
     ) -> None:
         self._trusted = trusted
+        self._told: list[Mapping[str, JobRecord]] = []
+        self._records: Mapping[str, JobRecord] = {}
         self._trust_environment = trust_environment
 
     def refresh(self) -> Mapping[str, JobRecord]:
-        """Return what is known for sure of jobs now, by `job_uid`."""
-        if len(self._trusted) == 1:
-            return self._trusted[0]()
+        """Return what is known for sure of jobs now, by `job_uid`.
+
+        The same mapping while nothing has changed.
+        """
+        told = [source() for source in self._trusted]
+        if len(told) == len(self._told) and all(map(is_, told, self._told)):
+            return self._records
+        self._told = told
         found: dict[str, JobRecord] = {}
-        for source in self._trusted:
-            for job_uid, record in source().items():
+        for records in told:
+            for job_uid, record in records.items():
                 before = found.get(job_uid)
                 found[job_uid] = record if before is None else before.over(record)
+        self._records = found
         return found
 
     def told_by(self, process: Process, *, by_cgroup: bool) -> JobRecord | None:

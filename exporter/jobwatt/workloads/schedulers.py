@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from jobwatt.model import UNDECIDED
 from jobwatt.workloads.contract import Facts, OwnerOf, Scheduler, trees
 
 __all__ = ["SchedulerResolver"]
@@ -18,6 +19,10 @@ def _nobody(job_uid: str, uid: int) -> None:
     """Take no notice."""
 
 
+def _itself(job_uid: str) -> str:
+    return job_uid
+
+
 class SchedulerResolver:
     """Resolves to the outermost job that a scheduler's cgroup names.
 
@@ -25,6 +30,8 @@ class SchedulerResolver:
         schedulers: all kinds that are looked for.
         owner_of: who owns a cgroup's directory.
         saw: told of each process that a cgroup gave to a job: its job and its uid.
+        job_of: returns the job that what a cgroup names is a part of; `UNDECIDED` while that will
+            be known in a moment.
     """
 
     def __init__(
@@ -32,10 +39,12 @@ class SchedulerResolver:
         schedulers: Sequence[Scheduler],
         owner_of: OwnerOf,
         saw: Callable[[str, int], None] = _nobody,
+        job_of: Callable[[str], str] = _itself,
     ) -> None:
         self._schedulers = schedulers
         self._owner_of = owner_of
         self._saw = saw
+        self._job_of = job_of
 
     def job_uid(self, facts: Facts) -> str | None:
         """Return the job of the first tree that has one to believe."""
@@ -49,6 +58,8 @@ class SchedulerResolver:
                 barren.add(parts)
             for claim in found:
                 if self._owner_of(controller, parts[: claim.depth]) == 0:
-                    self._saw(claim.job_uid, facts.uid)
-                    return claim.job_uid
+                    job_uid = self._job_of(claim.job_uid)
+                    if job_uid != UNDECIDED:
+                        self._saw(job_uid, facts.uid)
+                    return job_uid
         return None

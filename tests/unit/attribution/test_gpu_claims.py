@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobwatt.attribution.gpu_claims import claimed_gpus
+from jobwatt.attribution.gpu_claims import claimed_gpus, named_gpus
 from jobwatt.gpus import GpuInfo
 
 A = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
@@ -80,3 +80,22 @@ def test_an_empty_environment_claims_nothing() -> None:
     """Nor one on a machine without GPUs."""
     assert claimed() == set()
     assert claimed_gpus({"CUDA_VISIBLE_DEVICES": A, "SLURM_JOB_GPUS": "0"}, {}) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        ((A,), {A}),
+        ((A, C, A), {A, C}),
+        ((f"{B}::0", f"{B}::7"), {B}),
+        (("MIG-1",), {C}),
+        (("MIG-1::3",), {C}),
+        ((f"MIG-{A}/1/0",), {A}),
+        ((AMD,), {AMD}),
+        (("GPU-deadbeef", "eth0", "", "0", "MIG-2"), set()),
+        ((A[:12],), set()),
+    ],
+)
+def test_a_device_plugin_names_gpus(ids: tuple[str, ...], expected: set[str]) -> None:
+    """By UUID, by instance, by a copy of either, by PCI address; never by a part of a name."""
+    assert named_gpus(ids, GPUS, {"MIG-1": C}) == expected

@@ -8,7 +8,7 @@ from jobwatt.attribution.policy import (
     divide,
     memory_weights,
 )
-from jobwatt.model import Process, Usage
+from jobwatt.model import UNDECIDED, Process, Usage
 
 S = 1_000_000_000
 J = 1_000_000
@@ -107,6 +107,22 @@ def test_memory_of_bound_processes_lies_on_their_package() -> None:
     usage = Usage(memory_bytes=held, capacity_ns={0: 1, 1: 1})
     assert memory_weights(usage, 0, [a, b]) == Weights({b: 100}, {"system": 0})
     assert memory_weights(usage, 1, [a, b]) == Weights({a: 100, b: 100}, {"system": 0})
+
+
+def test_memory_of_the_undecided_is_nobodys() -> None:
+    """It has its part, which stays unattributed."""
+    usage = Usage(memory_bytes={("x", None): 100, (UNDECIDED, None): 300}, capacity_ns={0: 1})
+    weights = memory_weights(usage, 0, [])
+    assert weights == Weights({}, {"x": 100}, 300)
+    assert divide(4 * J, S, None, weights) == Posting(4 * J, 0, 3 * J, {"x": J}, {})
+
+
+def test_who_has_become_undecided_claims_nothing() -> None:
+    """What it used before it moved is nobody's, too: it has no job to be booked on."""
+    a, b = Process(1, 0, job_uid="x"), Process(2, 0, job_uid=UNDECIDED)
+    weights = Weights({a: 1, b: 20}, {"x": 2}, 3)
+    weights.let_go_of_undecided()
+    assert weights == Weights({a: 1}, {"x": 2}, 23)
 
 
 def test_claims_add_up_over_intervals() -> None:

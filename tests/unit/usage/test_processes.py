@@ -15,7 +15,7 @@ from jobwatt.errors import Denied
 from jobwatt.host.cgroupfs import Cgroupfs, find_cgroupfs
 from jobwatt.host.procfs import Census, ProcessStatus, Procfs
 from jobwatt.host.topology import Topology, read_topology
-from jobwatt.model import Process, Row, Usage
+from jobwatt.model import UNDECIDED, Process, Row, Usage
 from jobwatt.records import JobRecord
 from jobwatt.usage.processes import HostProcesses
 from jobwatt.workloads.contract import Facts, resolve
@@ -347,6 +347,75 @@ def test_short_lived_children_are_their_cgroups(cgroup: Path) -> None:
         used_ns = (used_us() - before) * 1000
         (cgroup / "cgroup.kill").write_text("1")
     assert 0.98 <= found / used_ns <= 1.02
+
+
+def test_what_the_undecided_use_is_nobodys(cgroup: Path) -> None:
+    """Of those that are seen and of those that come and go; not a nanosecond is lost or doubled.
+
+    Once they are decided, they and all that is known of them are their job's.
+    """
+    burst = 'for i in $(seq 4); do timeout 0.03 sh -c "while :; do :; done"; done'
+    code = (
+        f"import os, subprocess, time\nopen({str(cgroup / 'cgroup.procs')!r}, 'w').write('0')\n"
+        f"memory = bytearray(20_000_000)\nprint(flush=True)\n"
+        f"for _ in range(9):\n input()\n subprocess.run(['sh', '-c', {burst!r}])\n"
+        f" end = time.process_time() + 0.05\n"
+        f" while time.process_time() < end: pass\n print(flush=True)"
+    )
+    decided: list[str] = []
+
+    def owner(facts: Facts) -> str:
+        if any(cgroup.name in path for path in facts.cgroups.values()):
+            return decided[0] if decided else UNDECIDED
+        return "system"
+
+    usage = HostProcesses(
+        Procfs(Path("/proc")),
+        find_cgroupfs(Path("/sys/fs/cgroup")),
+        read_topology(Path("/sys")),
+        owner,
+        str,
+        variables=("CUDA_VISIBLE_DEVICES",),
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "GPU-1"}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes, env=environment) as process:  # type: ignore[call-overload]
+        process.stdout.readline()
+
+        def used() -> int:
+            (line, *_) = (cgroup / "cpu.stat").read_text().splitlines()
+            return int(line.split()[1]) * 1000
+
+        def work() -> tuple[Usage, int]:
+            before = used()
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            process.stdout.readline()
+            return look(usage), used() - before
+
+        look(usage)
+        seen, spent = work()
+        (known,) = [p for p in usage.processes if p.pid == process.pid]
+        assert (known.job_uid, usage.find(process.pid)) == (UNDECIDED, None)
+        assert known not in usage.claimants
+        assert UNDECIDED not in seen.jobs
+        assert seen.unseen_ns == pytest.approx(spent, abs=30e6)
+        assert all(p.job_uid != UNDECIDED for p in seen.cpu_ns)
+        assert UNDECIDED not in seen.exited_ns
+        assert seen.memory_bytes[UNDECIDED, None] >= 20_000_000
+
+        decided.append("k8s:ml/Job/bert")
+        seen, spent = work()
+        assert (known.job_uid, usage.find(process.pid)) == (decided[0], known)
+        assert known in usage.claimants
+        members = sum(p.job_uid == decided[0] for p in usage.processes)
+        assert (seen.jobs[decided[0]].processes, seen.unseen_ns) == (members, 0)
+        total = sum(ns for p, ns in seen.cpu_ns.items() if p.job_uid == decided[0])
+        total += seen.exited_ns.get(decided[0], 0)
+        assert total == pytest.approx(spent, abs=30e6)
+        assert seen.memory_bytes[decided[0], None] >= 20_000_000
+        assert all(job_uid != UNDECIDED for job_uid, _ in seen.memory_bytes)
+        process.kill()
 
 
 def test_a_process_that_moves_is_followed(cgroup: Path) -> None:

@@ -122,14 +122,16 @@ def test_hostile_values_are_bounded() -> None:
 
 
 def test_what_root_wrote_is_merged_the_first_source_first() -> None:
-    """One source is passed on as it is."""
+    """And merged once: who follows it sees by the mapping that nothing has changed."""
     first = {"slurm:7": JobRecord(name="a")}
     second = {"slurm:7": JobRecord(name="b", queue="q"), "slurm:8": JobRecord(name="c")}
-    assert JobNames(lambda: first).refresh() is first
-    assert JobNames(lambda: first, lambda: second).refresh() == {
-        "slurm:7": JobRecord(name="a", queue="q"),
-        "slurm:8": JobRecord(name="c"),
-    }
+    sources = {"first": first, "second": second}
+    jobs = JobNames(lambda: sources["first"], lambda: sources["second"])
+    records = jobs.refresh()
+    assert records == {"slurm:7": JobRecord(name="a", queue="q"), "slurm:8": JobRecord(name="c")}
+    assert jobs.refresh() is records
+    sources["second"] = {}
+    assert jobs.refresh() == first
 
 
 def test_a_site_without_cgroups_trusts_the_environment_of_its_schedulers() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from jobwatt.model import UNDECIDED
 from jobwatt.workloads.contract import Facts, split_path, trees
 from jobwatt.workloads.kubernetes import KubernetesScheduler
 from jobwatt.workloads.pbs import PbsScheduler
@@ -99,3 +100,22 @@ def test_trees_come_in_order() -> None:
     """Version 2, systemd's, the one that counts CPU time, the others by name; no roots."""
     cgroups = {"pids": "/p", "cpuset": "/", "cpuacct": "/c", "name=systemd": "/s", "": "/u"}
     assert [name for name, _ in trees(cgroups)] == ["", "name=systemd", "cpuacct", "pids"]
+
+
+def test_what_a_cgroup_names_may_be_a_part_of_a_job() -> None:
+    """Nobody is asked about cgroups that are not believed, and an undecided one is not told."""
+    asked: list[str] = []
+    told: list[tuple[str, int]] = []
+    jobs = iter([UNDECIDED, "k8s:ml/Job/bert"])
+
+    def job_of(claim: str) -> str:
+        asked.append(claim)
+        return next(jobs)
+
+    def saw(job_uid: str, uid: int) -> None:
+        told.append((job_uid, uid))
+
+    resolver = SchedulerResolver(SCHEDULERS, owner_of, saw, job_of)
+    found = [resolver.job_uid(Facts({"": path}, 1000)) for path in (ADA + POD, POD, POD)]
+    assert found == [None, UNDECIDED, "k8s:ml/Job/bert"]
+    assert (asked, told) == ([f"k8s:{UID}"] * 2, [("k8s:ml/Job/bert", 1000)])
