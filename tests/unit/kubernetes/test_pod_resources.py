@@ -96,8 +96,7 @@ def error_of(path: Path) -> ReadError:
         (b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64", Failed, ""),
         # GOAWAY with an error.
         (
-            b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-            b"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0b",
+            bytes.fromhex("000000040000000000 000008070000000000 000000000000000b"),
             Failed,
             "HTTP/2 error",
         ),

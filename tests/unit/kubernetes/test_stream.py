@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -57,7 +58,7 @@ def test_an_item_is_there_before_the_next_has_come() -> None:
     """Nobody holds the whole list."""
     come: list[int] = []
 
-    def chunks() -> Any:
+    def chunks() -> Iterator[bytes]:
         yield b'{"items":[{"n":0}'
         for number in (1, 2):
             come.append(number)
