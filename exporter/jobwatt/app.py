@@ -161,20 +161,14 @@ def _pod_jobs(config: Config) -> PodJobs:
     access = find_access(config, os.environ)
     if not isinstance(access, Access):
         if access:
-            log.info("pods are known by their uid alone: no %s", access)
+            log.info("pods are known by their uid alone: %s", access)
         return PodJobs()
     # What talks to Kubernetes is loaded where there is one.
-    from jobwatt.kubernetes.follow import ApiPods, KubeletPods  # noqa: PLC0415
-    from jobwatt.kubernetes.pod import PodRules  # noqa: PLC0415
+    from jobwatt.kubernetes.follow import follow_pods  # noqa: PLC0415
     from jobwatt.kubernetes.pod_resources import PodResources  # noqa: PLC0415
 
-    rules = PodRules(config.kubernetes_job_labels, config.kubernetes_account_label)
-    source = (
-        KubeletPods(access.endpoint, rules)
-        if access.kubelet
-        else ApiPods(access.endpoint, access.node, rules)
-    )
-    devices = PodResources(config.path_rootfs / str(config.kubernetes_pod_resources).lstrip("/"))
+    source = follow_pods(access, config.pod_rules)
+    devices = PodResources(config.pod_resources)
     source.start()
     devices.start()
     log.info("pods are told by %s", access.endpoint.url)

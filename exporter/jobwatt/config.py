@@ -24,7 +24,7 @@ from jobwatt.budgets import (
 )
 from jobwatt.errors import ReadError, UsageError
 from jobwatt.host.files import read_bytes
-from jobwatt.kubernetes.pod import JOB_LABELS, JobLabel, parse_job_labels
+from jobwatt.kubernetes.pod import JOB_LABELS, JobLabel, PodRules, parse_job_labels
 from jobwatt.units import duration_seconds
 
 __all__ = ["SETTINGS", "Config", "Setting", "load_config"]
@@ -189,6 +189,16 @@ class Config:
     def cgroupfs(self) -> Path:
         """Where cgroups are found."""
         return self.path_cgroupfs or self.path_sysfs / "fs/cgroup"
+
+    @property
+    def pod_rules(self) -> PodRules:
+        """How jobs are found in pods."""
+        return PodRules(self.kubernetes_job_labels, self.kubernetes_account_label)
+
+    @property
+    def pod_resources(self) -> Path:
+        """Where kubelet's socket is found."""
+        return self.path_rootfs / str(self.kubernetes_pod_resources).lstrip("/")
 
 
 SETTINGS: tuple[Setting, ...] = (

@@ -1,4 +1,4 @@
-"""`jobwatt serve` on a node of a cluster: real processes in pods' cgroups, an API server, a kubelet.
+"""`jobwatt serve` on a node of a cluster: processes in pods' cgroups, an API server, a kubelet.
 
 One life of a node, told by several tests, in order: pods that are known, pods that are not yet, a
 pod that never is, and a restart of the exporter.

@@ -21,7 +21,7 @@ import yaml
 
 import jobwatt
 from jobwatt.cli import cli
-from jobwatt.config import SETTINGS, load_config
+from jobwatt.config import SETTINGS, Config, load_config
 from jobwatt.grid_app import make_plan
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +34,14 @@ UNIT = ROOT / "deploy/systemd/jobwatt.service"
 IMAGE = f"ghcr.io/jobwatt/jobwatt:{jobwatt.__version__}"
 PORT, GRID_PORT = 9743, 9744
 APPLY = "kubectl apply -k deploy/kubernetes/base"
+KINDS = [
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "DaemonSet",
+    "Namespace",
+    "PodMonitor",
+    "ServiceAccount",
+]
 MOST_EXPOSED = 2.5
 """Of systemd-analyze's 10; the two capabilities and the network make up the most of it."""
 
@@ -493,9 +501,10 @@ def test_manifest_is_valid(path: Path, tmp_path: Path) -> None:
 
 def test_base_is_whole() -> None:
     """One object of each kind."""
-    kinds = [yaml.safe_load(path.read_text())["kind"] for path in BASE.glob("*.yaml")]
-    objects = ["DaemonSet", "Namespace", "PodMonitor", "ServiceAccount"]
-    assert sorted(kinds) == sorted([*objects, "Kustomization"])
+    kinds = [
+        d["kind"] for path in BASE.glob("*.yaml") for d in yaml.safe_load_all(path.read_text())
+    ]
+    assert sorted(kinds) == sorted([*KINDS, "Kustomization"])
 
 
 def test_grid_component_is_whole(tmp_path: Path) -> None:
@@ -551,7 +560,7 @@ def test_kustomize_output_is_valid(tmp_path: Path) -> None:
     text = accepted(tool("kubectl", "kustomize", BASE))
     check_objects(tmp_path, text)
     kinds = [document["kind"] for document in yaml.safe_load_all(text)]
-    assert sorted(kinds) == ["DaemonSet", "Namespace", "PodMonitor", "ServiceAccount"]
+    assert sorted(kinds) == KINDS
 
 
 def test_instructions_apply_alike() -> None:
@@ -585,7 +594,6 @@ def test_pod_has_no_power() -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert pod()["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
-    assert pod()["automountServiceAccountToken"] is False
     assert manifest("ServiceAccount")["automountServiceAccountToken"] is False
     assert not {"hostNetwork", "hostIPC", "initContainers"} & pod().keys()
 
@@ -601,8 +609,38 @@ def test_pod_sees_the_node() -> None:
     assert mounts == {
         "/sys": ("/host/sys", True),
         "/etc/passwd": ("/host/root/etc/passwd", True),
+        "/var/lib/kubelet/pod-resources": ("/host/root/var/lib/kubelet/pod-resources", True),
         "/var/lib/jobwatt": ("/var/lib/jobwatt", False),
     }
+
+
+def test_pod_reads_pods_and_nothing_else() -> None:
+    """Its account may get, list and watch pods; the pod has its token and its node's name."""
+    assert pod()["automountServiceAccountToken"] is True
+    assert pod()["serviceAccountName"] == manifest("ServiceAccount")["metadata"]["name"]
+    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
+    assert manifest("ClusterRole")["rules"] == rules
+    binding = manifest("ClusterRoleBinding")
+    assert binding["roleRef"]["name"] == manifest("ClusterRole")["metadata"]["name"]
+    assert binding["subjects"] == [
+        {"kind": "ServiceAccount", "name": pod()["serviceAccountName"], "namespace": "jobwatt"}
+    ]
+    node_name = {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    assert container()["env"] == [{"name": "NODE_NAME", "valueFrom": node_name}]
+
+
+def test_pod_mounts_the_kubelets_socket_where_it_is_looked_for() -> None:
+    """Below path.rootfs, as the settings have it."""
+    (flag,) = [a for a in container()["args"] if a.startswith("--path.rootfs=")]
+    config = Config(path_rootfs=Path(flag.partition("=")[2]))
+    mounted = [mount["mountPath"] for mount in container()["volumeMounts"]]
+    assert str(config.pod_resources.parent) in mounted
+
+
+def test_image_has_the_extra() -> None:
+    """What speaks to the kubelet's socket is installed in it."""
+    (line,) = [line for line in instructions("RUN") if "pip wheel" in line]
+    assert '"jobwatt[kubernetes] @ file://' in line
 
 
 def test_pod_runs_on_every_node() -> None:

@@ -33,7 +33,7 @@ MOST_COLUMNS = 100
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-@with_config("path.", "state.", "sample.", "cpu.")
+@with_config("path.", "state.", "sample.", "cpu.", "kubernetes.")
 @click.pass_context
 def doctor(ctx: click.Context, config: Config, *, as_json: bool) -> None:
     """Tell what can be measured here, what cannot, and what mends it.

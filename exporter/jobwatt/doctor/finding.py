@@ -24,6 +24,7 @@ class Group(StrEnum):
     GPUS = "gpus"
     PROCESSES = "processes"
     CGROUPS = "cgroups"
+    KUBERNETES = "kubernetes"
     STATE = "state"
 
 

@@ -56,20 +56,21 @@ def find_access(
         return Access(Endpoint(_checked(url), token, ca), node, kubelet=True)
     missing = ""
     if not url:
-        missing = "the API server's address (--kubernetes.url)"
+        missing = "the API server's address is missing (--kubernetes.url)"
     elif not node:
         missing = (
-            "this node's name (--kubernetes.node-name, or NODE_NAME by the downward API: "
-            "fieldPath spec.nodeName)"
+            "this node's name is missing (--kubernetes.node-name, or NODE_NAME by the downward "
+            "API: fieldPath spec.nodeName)"
         )
     elif token is None and url.startswith("https:"):
         missing = (
-            "a token (--kubernetes.token-file, or automountServiceAccountToken: true in the pod)"
+            "a token is missing (--kubernetes.token-file, or automountServiceAccountToken: true "
+            "in the pod)"
         )
     if not missing:
         return Access(Endpoint(_checked(url), token, ca), node)
     if wanted == "api":
-        raise UsageError(f"--kubernetes.metadata: api needs {missing}")
+        raise UsageError(f"--kubernetes.metadata: api: {missing}")
     return missing if url else ""
 
 

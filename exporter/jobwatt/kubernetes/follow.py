@@ -17,11 +17,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 from jobwatt.errors import Denied, Failed, ReadError
+from jobwatt.kubernetes.access import Access
 from jobwatt.kubernetes.client import UNAUTHORIZED, Endpoint, Refused, Unavailable, opened
 from jobwatt.kubernetes.pod import Pod, PodRules, parse_pod
 from jobwatt.kubernetes.stream import Listing, lines
 
-__all__ = ["ApiPods", "Follower", "KubeletPods", "Trouble", "pause_seconds"]
+__all__ = ["ApiPods", "Follower", "KubeletPods", "Trouble", "follow_pods", "pause_seconds"]
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +147,22 @@ class Follower:
         """Follow as long as it goes well; raises ReadError where it does not."""
         raise NotImplementedError
 
+    def count(self) -> int:
+        """Ask once, for the doctor; return how many pods there are.
+
+        Raises:
+            ReadError: what keeps us from following; the message says what mends it.
+        """
+        try:
+            self.ask()
+        except Refused as error:
+            raise _explained(error) from error
+        return len(self.pods or {})
+
+    def ask(self) -> None:
+        """Take all pods anew, once, and try all that following takes."""
+        raise NotImplementedError
+
     def _list(self, target: str) -> str:
         """Take all pods anew; return the version of the list."""
         pods: dict[str, Pod] = {}
@@ -194,6 +211,13 @@ class ApiPods(Follower):
                 raise
             self._is_new = True  # a second time in a row is not at once
             log.debug("%s: listing anew: %s", self.what, error)
+
+    def ask(self) -> None:
+        """List, and begin a watch."""
+        self._version = self._list(self._target(resourceVersion=self._list_from))
+        target = self._target(watch="true", resourceVersion=self._version, timeoutSeconds=1)
+        with opened(self._endpoint, target, SILENCE_SECONDS):
+            pass
 
     def _target(self, **query: str | int) -> str:
         given = {key: value for key, value in query.items() if value}
@@ -251,9 +275,20 @@ class KubeletPods(Follower):
 
     def turn(self) -> None:
         """List, then wait."""
-        self._list(f"{self._endpoint.parts.path.rstrip('/')}/pods")
+        self.ask()
         self._trouble.clear()
         self._stop.wait(KUBELET_SECONDS)
+
+    def ask(self) -> None:
+        """List."""
+        self._list(f"{self._endpoint.parts.path.rstrip('/')}/pods")
+
+
+def follow_pods(access: Access, rules: PodRules) -> Follower:
+    """Return who follows the pods, not started yet."""
+    if access.kubelet:
+        return KubeletPods(access.endpoint, rules)
+    return ApiPods(access.endpoint, access.node, rules)
 
 
 def _explained(error: Refused) -> ReadError:

@@ -1,7 +1,7 @@
 """Which pod was given which GPU, by the kubelet's pod-resources socket (gRPC, v1 List).
 
-It knows of pods that hold a GPU and use it not. The one call without arguments is made with h2, a
-pure HTTP/2 library of 1 MiB; grpcio would need 20 and threads of its own.
+It knows of pods that hold a GPU and do not use it. The one call, without arguments, is made with h2,
+which costs a tenth of grpcio's memory (docs/decisions/0012-kubernetes-metadata.md).
 """
 
 from __future__ import annotations

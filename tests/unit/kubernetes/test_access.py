@@ -89,7 +89,7 @@ def test_off_is_off(account: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "environment", "message"),
     [
-        ({"kubernetes_metadata": "api"}, {}, "api needs the API server's address"),
+        ({"kubernetes_metadata": "api"}, {}, "api: the API server's address"),
         ({"kubernetes_metadata": "kubelet"}, IN_CLUSTER, "kubelet needs its address"),
         ({"kubernetes_url": "api:6443"}, IN_CLUSTER, "write it like https://host:6443"),
         ({"kubernetes_url": "https://h:x"}, IN_CLUSTER, "write it like https://host:6443"),
