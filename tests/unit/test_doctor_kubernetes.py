@@ -71,7 +71,8 @@ def test_all_is_well(site: Site) -> None:
 def test_what_is_forbidden_is_told_with_what_mends_it(site: Site, asked: int) -> None:
     """To list, or only to watch."""
     listed = Trouble(200, '{"kind":"PodList","metadata":{"resourceVersion":"5"},"items":[]}')
-    site.api.troubles += [listed][:asked] + [Trouble(403, '{"message":"pods is forbidden"}')]
+    site.api.troubles += [listed][:asked]
+    site.api.troubles.append(Trouble(403, '{"message":"pods is forbidden"}'))
     level, message, remedy = site.findings(NODE_NAME="n1")["metadata"]
     assert level is Level.PROBLEM
     assert "HTTP 403" in message
@@ -105,7 +106,7 @@ def test_what_was_asked_for_and_cannot_be(site: Site) -> None:
     """The exporter would not start."""
     site.config = replace(site.config, kubernetes_metadata="api")
     level, message, _ = site.findings()["metadata"]
-    assert (level, "api: this node's name" in message) == (Level.PROBLEM, True)
+    assert (level, "asked: this node's name" in message) == (Level.PROBLEM, True)
 
 
 def test_pods_without_metadata(site: Site) -> None:

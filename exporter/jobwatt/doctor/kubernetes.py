@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 
 from jobwatt.config import Config
@@ -71,7 +72,8 @@ def _check_pod_resources(config: Config) -> Finding:
         devices = list_devices(path)
     except Absent as error:
         message = f"{error}: a pod that holds a GPU and idles is not known to hold it"
-        remedy = f"install what speaks to it:\n  {EXTRA}" if path.exists() else _MOUNT
+        there = os.path.exists(path)  # noqa: PTH110 - never raises
+        remedy = f"install what speaks to it:\n  {EXTRA}" if there else _MOUNT
         return _finding(Level.NOTE, "pod resources", message, remedy)
     except ReadError as error:
         return _finding(Level.PROBLEM, "pod resources", str(error))

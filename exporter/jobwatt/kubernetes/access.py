@@ -69,8 +69,8 @@ def find_access(
         )
     if not missing:
         return Access(Endpoint(_checked(url), token, ca), node)
-    if wanted == "api":
-        raise UsageError(f"--kubernetes.metadata: api: {missing}")
+    if wanted == "api" or config.kubernetes_url:
+        raise UsageError(f"the API server cannot be asked: {missing}")
     return missing if url else ""
 
 

@@ -89,8 +89,13 @@ def test_off_is_off(account: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "environment", "message"),
     [
-        ({"kubernetes_metadata": "api"}, {}, "api: the API server's address"),
+        (
+            {"kubernetes_metadata": "api"},
+            {},
+            "be asked: the API server's address",
+        ),
         ({"kubernetes_metadata": "kubelet"}, IN_CLUSTER, "kubelet needs its address"),
+        ({"kubernetes_url": "https://api"}, {}, "cannot be asked: this node's name is missing"),
         ({"kubernetes_url": "api:6443"}, IN_CLUSTER, "write it like https://host:6443"),
         ({"kubernetes_url": "https://h:x"}, IN_CLUSTER, "write it like https://host:6443"),
     ],
