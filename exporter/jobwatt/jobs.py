@@ -308,11 +308,9 @@ class JobBook:
         """Settle a job whose names are known, or that nobody will name any more."""
         known = self._records.get(job.job_uid)
         scheduled = is_scheduled(job.job_uid)
-        if (
-            (presence is not None and not scheduled)
-            or job.heard
-            or (known is not None and known.name)
-        ):
+        named = job.heard or (known is not None and bool(known.name))
+        has_user = presence is None or bool(presence.user)  # else there is a pod's sandbox alone
+        if has_user and (named or (presence is not None and not scheduled)):
             self._settle(job, presence)
             return
         if presence is not None and presence.uid == 0:

@@ -126,6 +126,24 @@ def test_names_never_change() -> None:
     assert named(node.view("slurm:7")) == ("bert", "ada", "vision")
 
 
+def test_a_pod_is_named_when_there_is_more_than_its_sandbox() -> None:
+    """However long its images take; one that never becomes more is nobody's."""
+    job_uid = "k8s:ml/Job/bert:u"
+    node = Node()
+    node.records = {job_uid: JobRecord(name="bert", account="ml")}
+    node.appears(job_uid, "", 0)
+    for _ in range(20):
+        node.second()
+        assert node.view(job_uid).record is None
+    ended = node.restarted()
+    ended.records = node.records
+    ended.second()
+    assert named(ended.view(job_uid)) == ("bert", "", "ml")
+    node.there[job_uid].user, node.there[job_uid].uid = "ada", 1000
+    node.second()
+    assert named(node.view(job_uid)) == ("bert", "ada", "ml")
+
+
 def test_what_is_no_label_may_come_later() -> None:
     """The API tells a pod's start, and so its deadline, after its processes have begun."""
     node = Node()

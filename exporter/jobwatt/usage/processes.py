@@ -19,7 +19,7 @@ from jobwatt.host.cgroupfs import Cgroupfs, Hierarchy
 from jobwatt.host.procfs import TICKS, Census, CpuTimes, Procfs
 from jobwatt.host.topology import Topology
 from jobwatt.model import UNDECIDED, JobPresence, Process, Row, Rows, Usage
-from jobwatt.records import is_scheduled
+from jobwatt.records import is_scheduled, kind_of
 from jobwatt.units import NS
 from jobwatt.usage.contract import RecordSource
 from jobwatt.usage.cpu_time import GONE, CpuTimeReader, choose_reader
@@ -52,6 +52,9 @@ DUMP_NS = 30 * NS
 
 MOST_YOUNG, MOST_BUSY, MOST_ROUND = 32, 1, 10
 """Visits a look, by occasion: what does not fit waits for the next."""
+
+SANDBOX = "pause"
+"""Name of the process that a pod begins with (Kubernetes' build/pause)."""
 
 MOST_CHECKED = 500
 """How many of the young are asked in a look whether they have run: that costs a microsecond."""
@@ -441,7 +444,8 @@ class HostProcesses:
         if process.job_uid != UNDECIDED:
             presence = self._jobs.get(process.job_uid)
             if presence is None:
-                presence = JobPresence(0, _started(process), process.user, process.uid)
+                user, uid = ("", 0) if _is_sandbox(process) else (process.user, process.uid)
+                presence = JobPresence(0, _started(process), user, uid)
                 self._jobs[process.job_uid] = presence
             presence.processes += 1
         if process.memory_bytes:
@@ -467,7 +471,9 @@ class HostProcesses:
         if process.job_uid == UNDECIDED:
             return
         presence = self._jobs[process.job_uid]
-        if presence.uid == 0 and process.uid > 0 and is_scheduled(process.job_uid):
+        if (not presence.user and not _is_sandbox(process)) or (
+            presence.uid == 0 and process.uid > 0 and is_scheduled(process.job_uid)
+        ):
             presence.user, presence.uid = process.user, process.uid
         by_cgroup = self._reserved.note(process.job_uid, cgroups)
         presence.cpus = self._reserved.cpus(process.job_uid)
@@ -626,6 +632,11 @@ class _TaskTime:
 
 def _facts(process: Process, cgroups: Mapping[str, str]) -> Facts:
     return Facts(cgroups, process.uid, process.environment)
+
+
+def _is_sandbox(process: Process) -> bool:
+    """Whether a process only keeps a pod's namespaces, under a user of the runtime's choice."""
+    return process.comm == SANDBOX and kind_of(process.job_uid) == "k8s"
 
 
 def _started(process: Process) -> float:

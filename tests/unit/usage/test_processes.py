@@ -487,26 +487,28 @@ class Records:
         return None if name is None else JobRecord(name=name)
 
 
-def recorded_node(tmp_path: Path, records: Records) -> tuple[HostProcesses, Callable[..., None]]:
-    """A recorded node, all of whose processes are of job 7."""
+def recorded_node(
+    tmp_path: Path, records: Records, job_uid: str = "slurm:7"
+) -> tuple[HostProcesses, Callable[..., None]]:
+    """A recorded node, all of whose processes are of one job."""
     proc, groups = tmp_path / "proc", tmp_path / "cgroup"
     (groups / "job_7").mkdir(parents=True)
     (groups / "cgroup.controllers").write_text("cpu\n")
     for folder in (groups, groups / "job_7"):
         (folder / "cpu.stat").write_text("usage_usec 5\n")
-    proc.mkdir()
+    proc.mkdir(parents=True)
     (proc / "stat").write_text("cpu0 1 0 1 0\n")
 
-    def begins(pid: int, uid: int, environment: bytes) -> None:
+    def begins(pid: int, uid: int, environment: bytes, comm: str = "a") -> None:
         folder = proc / str(pid)
         folder.mkdir(exist_ok=True)
-        (folder / "stat").write_text(f"{pid} (a) S {'1 ' * 10}5 5 0 0 20 0 1 0 {pid} 0 0")
+        (folder / "stat").write_text(f"{pid} ({comm}) S {'1 ' * 10}5 5 0 0 20 0 1 0 {pid} 0 0")
         (folder / "status").write_text(f"Uid:\t{uid}\nRssAnon:\t8 kB\n")
         (folder / "cgroup").write_text("0::/job_7\n")
         (folder / "environ").write_bytes(environment)
 
     def job_uid_of(facts: Facts) -> str:
-        return "slurm:7" if "job_7" in facts.cgroups.get("", "") else "system"
+        return job_uid if "job_7" in facts.cgroups.get("", "") else "system"
 
     usage = HostProcesses(
         Procfs(proc),
@@ -538,6 +540,21 @@ def test_a_scheduled_job_is_its_first_users_and_named_by_the_first_that_speaks(
     assert (job.user, job.uid, job.record) == ("ada", 1000, JobRecord(name="bert"))
     assert (job.processes, records.heard) == (4, [(11, True), (12, True)])
     assert seen.records is records.known
+
+
+def test_a_pods_job_is_not_its_sandboxs(tmp_path: Path) -> None:
+    """Pods begin with a process that belongs to nobody; what is named alike elsewhere is a name."""
+    usage, begins = recorded_node(tmp_path, Records(), "k8s:a")
+    begins(10, 1001, b"", "pause")
+    job = usage.look(1).jobs["k8s:a"]
+    assert (job.processes, job.user, job.uid) == (1, "", 0)
+    begins(11, 0, b"")
+    begins(12, 1000, b"")
+    job = usage.look(20_000_000_000).jobs["k8s:a"]
+    assert (job.processes, job.user, job.uid) == (3, "root", 0)
+    usage, begins = recorded_node(tmp_path / "other", Records(), "systemd:a.service")
+    begins(10, 1001, b"", "pause")
+    assert usage.look(1).jobs["systemd:a.service"].user == "eve"
 
 
 def test_a_job_keeps_what_is_known_when_its_only_process_is_read_again(tmp_path: Path) -> None:
