@@ -35,6 +35,10 @@ TOP = CGROUPS / "unified" / f"jobwatt-test-{os.getpid()}-k8s"
 GPU = "GPU-00000000-0000-0000-0000-000000000100"
 GPU_IDLE_WATTS = 70.0
 BURN = "while True: pass"
+SLEEP = "import time\ntime.sleep(600)"
+PAUSE = f"import os\nopen('/proc/self/comm', 'w').write('pause')\nos.setuid(65535)\n{SLEEP}"
+"""What keeps a pod's namespaces, under its own name and user."""
+
 
 WORKER, SERVER, LATE, NEVER = (f"{digit * 8}-2fa1-11d2-883f-0016d3cca427" for digit in "1234")
 BERT = "k8s:ml/JobSet/bert:set-uid"
@@ -110,9 +114,13 @@ class Node:
         """Stop it."""
         self.exporter.close()
 
-    def run(self, uid: str, code: str = BURN) -> int:
-        """Start a process in a container of a pod; return its pid."""
-        folder = TOP / f"kubepods/burstable/pod{uid}" / ("e" * 64)
+    def run(self, uid: str, code: str = BURN) -> None:
+        """Start a process in a container of a pod, after the pod's sandbox."""
+        self._start(uid, "1" * 64, PAUSE)
+        self._start(uid, "e" * 64, code)
+
+    def _start(self, pod_uid: str, container: str, code: str) -> None:
+        folder = TOP / f"kubepods/burstable/pod{pod_uid}" / container
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-c", f"input()\n{code}"]
         process = self.held.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
@@ -121,7 +129,6 @@ class Node:
         assert process.stdin is not None
         process.stdin.write(b"\n")
         process.stdin.flush()
-        return process.pid
 
     def page(self) -> Page:
         """The page as it is now; on each all sums are right."""
@@ -217,7 +224,7 @@ def test_known_pods_are_their_jobs(node: Node) -> None:
     node.api.put(WORKER_POD, notebook)
     node.kubelet.answer = pod_resources("lab", "notebook", {"nvidia.com/gpu": [f"{GPU}::3"]})
     node.run(WORKER)
-    node.run(SERVER, "import time\ntime.sleep(600)")
+    node.run(SERVER, SLEEP)
     node.start()
     page = node.page_with(BERT)
     assert info(page, BERT) == {

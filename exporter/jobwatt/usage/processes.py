@@ -471,9 +471,9 @@ class HostProcesses:
         if process.job_uid == UNDECIDED:
             return
         presence = self._jobs[process.job_uid]
-        if (not presence.user and not _is_sandbox(process)) or (
-            presence.uid == 0 and process.uid > 0 and is_scheduled(process.job_uid)
-        ):
+        is_first = not presence.user and not _is_sandbox(process)
+        is_users = presence.uid == 0 and process.uid > 0 and is_scheduled(process.job_uid)
+        if is_first or is_users:
             presence.user, presence.uid = process.user, process.uid
         by_cgroup = self._reserved.note(process.job_uid, cgroups)
         presence.cpus = self._reserved.cpus(process.job_uid)
