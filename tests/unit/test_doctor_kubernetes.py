@@ -100,6 +100,10 @@ def test_a_kubelet_is_asked_instead(site: Site) -> None:
     site.config = replace(site.config, kubernetes_metadata="kubelet")
     level, message, _ = site.findings()["metadata"]
     assert (level, message) == (Level.OK, f"0 pods, told by {site.config.kubernetes_url}")
+    site.api.troubles.append(Trouble(403, "Forbidden (user=x, verb=get, resource=nodes)"))
+    level, message, remedy = site.findings()["metadata"]
+    assert (level, remedy) == (Level.PROBLEM, "")
+    assert "must be allowed to get nodes/pods" in message
 
 
 def test_what_was_asked_for_and_cannot_be(site: Site) -> None:

@@ -56,7 +56,8 @@ def _check_metadata(config: Config, access: Access) -> Finding:
     try:
         count = follow_pods(access, config.pod_rules).count()
     except Denied as error:
-        return _finding(Level.PROBLEM, "metadata", str(error), _RBAC)
+        remedy = None if access.kubelet else _RBAC  # a cluster has no role of ours for kubelets
+        return _finding(Level.PROBLEM, "metadata", str(error), remedy)
     except ReadError as error:
         return _finding(Level.PROBLEM, "metadata", str(error))
     if count == 0 and not access.kubelet:

@@ -88,9 +88,12 @@ class Follower:
     """Keeps the pods of a node, by their uid there, in `pods`.
 
     Attributes:
+        needs: what it must be allowed to do.
         pods: replaced as a whole when something has changed, never changed itself; None before
             the first answer.
     """
+
+    needs = ""
 
     def __init__(
         self,
@@ -132,7 +135,7 @@ class Follower:
                 continue
             except Refused as error:
                 self._refused_since = self._refused_since or time.monotonic()
-                self._trouble.note(_explained(error))
+                self._trouble.note(self._explained(error))
             except Unavailable as error:
                 asked = error.retry_after
                 self._trouble.note(error)
@@ -156,12 +159,18 @@ class Follower:
         try:
             self.ask()
         except Refused as error:
-            raise _explained(error) from error
+            raise self._explained(error) from error
         return len(self.pods or {})
 
     def ask(self) -> None:
         """Take all pods anew, once, and try all that following takes."""
         raise NotImplementedError
+
+    def _explained(self, error: Refused) -> Denied:
+        """Return a refusal with what mends it."""
+        if error.status == UNAUTHORIZED:
+            return Denied(f"{error}; the token is not known there (kubernetes.token-file)")
+        return Denied(f"{error}; the service account must be allowed to {self.needs}")
 
     def _list(self, target: str) -> str:
         """Take all pods anew; return the version of the list."""
@@ -179,6 +188,8 @@ class Follower:
 
 class ApiPods(Follower):
     """The pods of a node, by the API server's watch."""
+
+    needs = "get, list and watch pods (deploy/kubernetes/base/rbac.yaml)"
 
     def __init__(
         self,
@@ -273,6 +284,8 @@ class ApiPods(Follower):
 class KubeletPods(Follower):
     """The pods of a node, by the kubelet's own list, every few seconds."""
 
+    needs = "get nodes/pods (before Kubernetes 1.33: nodes/proxy)"
+
     def turn(self) -> None:
         """List, then wait."""
         self.ask()
@@ -289,13 +302,3 @@ def follow_pods(access: Access, rules: PodRules) -> Follower:
     if access.kubelet:
         return KubeletPods(access.endpoint, rules)
     return ApiPods(access.endpoint, access.node, rules)
-
-
-def _explained(error: Refused) -> ReadError:
-    """Return a refusal with what mends it."""
-    if error.status == UNAUTHORIZED:
-        return Denied(f"{error}; the token is not known there (kubernetes.token-file)")
-    return Denied(
-        f"{error}; the service account must be allowed to get, list and watch pods "
-        "(deploy/kubernetes/base/rbac.yaml)"
-    )
