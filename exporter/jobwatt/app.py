@@ -84,6 +84,7 @@ class Parts:
     Attributes:
         clock, wall: monotonic and Unix time.
         catch_up: lets a stretch of a simulated past go by; whether there was any.
+        pods: whose decisions outlive a restart, None where there are no pods.
     """
 
     meters: Sequence[Meter]
@@ -151,7 +152,7 @@ def host_parts(config: Config, must_restart: Callable[[str], None] = lambda _: N
         meters.append(estimate)
     if not meters:
         log.warning("nothing here can be measured; `jobwatt doctor` tells why")
-    return Parts(meters, usage, len(topology.package_of), owners, pods)
+    return Parts(meters, usage, len(topology.package_of), owners, pods=pods)
 
 
 def _pod_jobs(config: Config) -> PodJobs:

@@ -183,7 +183,7 @@ class Config:
     zones: Mapping[object, object] = field(default_factory=dict)
     providers: Mapping[object, object] = field(default_factory=dict)
     account_budgets: tuple[AccountBudget, ...] = ()
-    kubernetes_job_labels: tuple[JobLabel, ...] = JOB_LABELS
+    kubernetes_job_labels: tuple[JobLabel, ...] = ()
 
     @property
     def cgroupfs(self) -> Path:
@@ -193,7 +193,8 @@ class Config:
     @property
     def pod_rules(self) -> PodRules:
         """How jobs are found in pods."""
-        return PodRules(self.kubernetes_job_labels, self.kubernetes_account_label)
+        labels = self.kubernetes_job_labels or JOB_LABELS
+        return PodRules(labels, self.kubernetes_account_label)
 
     @property
     def pod_resources(self) -> Path:
@@ -369,8 +370,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "kubernetes.job-labels",
         parse_job_labels,
-        "What names a pod's job, the first that it has holds; then its controlling owner. Labels, "
-        "or `{label: example.com/run, kind: Run, uid: example.com/run-uid}`.",
+        "Labels that name a pod's job, the first that it has holds, then its controlling owner: "
+        "`[{label: example.com/run, kind: Run, uid: example.com/run-uid}, volcano.sh/job-name]`. "
+        "Without: those of [kubernetes](kubernetes.md).",
         None,
     ),
 )

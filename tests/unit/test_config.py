@@ -8,6 +8,7 @@ import pytest
 
 from jobwatt.config import SETTINGS, Config, load_config
 from jobwatt.errors import UsageError
+from jobwatt.kubernetes.pod import JobLabel, PodRules
 
 
 def from_file(tmp_path: Path, text: str | bytes) -> Config:
@@ -330,3 +331,20 @@ def test_a_file_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(UsageError, match=r"--config\.file: /etc/jobwatt\.yml: Permission denied"):
         load_config({"config.file": "/etc/jobwatt.yml"}, {})
+
+
+def test_labels_of_pods_jobs(tmp_path: Path) -> None:
+    """In the operator's order; without it, all that are known."""
+    assert Config().pod_rules == PodRules()
+    text = (
+        "kubernetes:\n  job-labels:\n    - volcano.sh/job-name\n    - {label: a/run, kind: Run}\n"
+    )
+    labels = from_file(tmp_path, text).pod_rules.labels
+    assert labels == (JobLabel("volcano.sh/job-name"), JobLabel("a/run", "Run"))
+    assert "kubernetes.job-labels" in error_of(tmp_path, "kubernetes: {job-labels: []}\n")
+
+
+def test_kubelets_socket_is_below_the_root() -> None:
+    """Of the host, as it is mounted."""
+    expected = Path("/host/root/var/lib/kubelet/pod-resources/kubelet.sock")
+    assert Config(path_rootfs=Path("/host/root")).pod_resources == expected
