@@ -298,7 +298,10 @@ def serving(api: FakeApi, folder: Path) -> Iterator[str]:
 
 
 def issue(host: str = "127.0.0.1") -> tuple[bytes, bytes, bytes]:
-    """A server's certificate and key for an address, and who signed it, in PEM."""
+    """A server's certificate and key for an address, and who signed it, in PEM.
+
+    Without an Authority Key Identifier, as many clusters' are.
+    """
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "made-up authority")])
     now = dt.datetime.now(dt.UTC)

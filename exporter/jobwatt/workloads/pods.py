@@ -126,7 +126,7 @@ class PodJobs:
         Raises:
             ValueError: the rows are not those of `dump`.
         """
-        self._decided = {}
+        self._decided, self._rows = {}, None
         for key, row in rows.items():
             if key.startswith(_ROW):
                 (job_uid,) = row
