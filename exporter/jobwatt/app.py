@@ -162,7 +162,8 @@ def _pod_jobs(config: Config) -> PodJobs:
     access = find_access(config, os.environ)
     if not isinstance(access, Access):
         if access:
-            log.info("pods are known by their uid alone: %s", access)
+            level = logging.INFO if config.kubernetes_metadata == "off" else logging.WARNING
+            log.log(level, "pods are known by their uid alone: %s", access)
         return PodJobs()
     # What talks to Kubernetes is loaded where there is one.
     from jobwatt.kubernetes.follow import follow_pods  # noqa: PLC0415

@@ -215,7 +215,7 @@ class JobPresence:
         processes: how many.
         started: when the first that was seen started, Unix time.
         user: whose that was; of a scheduled job, the first that is not root's; "" while there is
-            nobody's but the sandbox of a pod.
+            nobody's but that of a pod's sandbox.
         uid: that user's, -1 where it does not matter.
         record: what a process said of its job, None while none has.
         cpus: how many its cgroups leave it, None where that is all of the machine.

@@ -259,8 +259,9 @@ class HostProcesses:
             self._own(group, facts)
 
     def _leave_to_nobody(self, usage: Usage) -> None:
-        """Count the time of those whose owner is undecided as nobody's."""
-        for process in self._undecided:
+        """Count the time of those whose owner is undecided, or was to their end, as nobody's."""
+        ended = (process for process in usage.ended if process.job_uid == UNDECIDED)
+        for process in (*self._undecided, *ended):
             usage.unseen_ns += usage.cpu_ns.pop(process, 0)
 
     def _groups(self) -> Iterator[Group]:
@@ -444,7 +445,7 @@ class HostProcesses:
         if process.job_uid != UNDECIDED:
             presence = self._jobs.get(process.job_uid)
             if presence is None:
-                user, uid = ("", 0) if _is_sandbox(process) else (process.user, process.uid)
+                user, uid = ("", -1) if _is_sandbox(process) else (process.user, process.uid)
                 presence = JobPresence(0, _started(process), user, uid)
                 self._jobs[process.job_uid] = presence
             presence.processes += 1
@@ -612,9 +613,11 @@ class HostProcesses:
 
     def _own(self, group: Group, facts: Facts) -> None:
         """Find a group's owner; one that is undecided is asked for again at the next look."""
-        group.job_uid = self._job_uid_of(facts) or None
-        if group.job_uid is None:
+        job_uid = self._job_uid_of(facts)
+        if job_uid == UNDECIDED:
             self._undecided_groups.append((group, facts))
+        else:
+            group.job_uid = job_uid
 
 
 @dataclass(slots=True)

@@ -418,6 +418,14 @@ def test_what_the_undecided_use_is_nobodys(cgroup: Path) -> None:
         process.kill()
 
 
+def test_who_ends_undecided_leaves_nothing_to_anybody() -> None:
+    """Also where another process is under its pid already, so that it is known no more."""
+    heir, gone = Process(1, 20, job_uid="system"), Process(1, 10, job_uid=UNDECIDED)
+    seen = Usage(cpu_ns={heir: 3, gone: 5}, ended=[gone, Process(2, 10)], unseen_ns=7)
+    probe()._leave_to_nobody(seen)
+    assert (seen.cpu_ns, seen.unseen_ns) == ({heir: 3}, 12)
+
+
 def test_a_process_that_moves_is_followed(cgroup: Path) -> None:
     """It belongs to the unit from when it is looked at again."""
     usage = probe(find_cgroupfs(Path("/sys/fs/cgroup")))
@@ -547,7 +555,7 @@ def test_a_pods_job_is_not_its_sandboxs(tmp_path: Path) -> None:
     usage, begins = recorded_node(tmp_path, Records(), "k8s:a")
     begins(10, 1001, b"", "pause")
     job = usage.look(1).jobs["k8s:a"]
-    assert (job.processes, job.user, job.uid) == (1, "", 0)
+    assert (job.processes, job.user, job.uid) == (1, "", -1)
     begins(11, 0, b"")
     begins(12, 1000, b"")
     job = usage.look(20_000_000_000).jobs["k8s:a"]
