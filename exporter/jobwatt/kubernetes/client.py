@@ -7,6 +7,7 @@ whole API, several times the exporter's memory.
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import ssl
 from collections.abc import Iterator
@@ -24,7 +25,9 @@ __all__ = ["Answer", "Endpoint", "Refused", "Unavailable", "opened"]
 
 CONNECT_SECONDS = 10.0
 OK, UNAUTHORIZED, FORBIDDEN = 200, 401, 403
-MOST_TOLD = 200
+MOST_READ, MOST_TOLD = 4096, 200
+"""Of what comes with a failure."""
+
 MOST_RETRY_SECONDS = 300.0
 
 _CHUNK = 1 << 16
@@ -149,14 +152,21 @@ def _refusal(what: str, head: h11.Response, answer: Answer) -> ReadError:
     with contextlib.suppress(ReadError):
         for chunk in answer.chunks():
             told += chunk
-            if len(told) >= MOST_TOLD:
+            if len(told) >= MOST_READ:
                 break
-    text = " ".join(told[:MOST_TOLD].decode(errors="replace").split())
     status = head.status_code
-    message = f"{what}: HTTP {status}: {text}"
+    message = f"{what}: HTTP {status}: {_words(told[:MOST_READ])}"
     if status in {UNAUTHORIZED, FORBIDDEN}:
         return Refused(status, message)
     return Unavailable(status, message, _retry_after(head))
+
+
+def _words(body: bytes) -> str:
+    """Return what a server says about a failure: the API's own message, else how it begins."""
+    text = body.decode(errors="replace")
+    with contextlib.suppress(ValueError, RecursionError, LookupError, TypeError):
+        text = str(json.loads(text)["message"])
+    return " ".join(text.split())[:MOST_TOLD]
 
 
 def _retry_after(head: h11.Response) -> float:

@@ -405,6 +405,8 @@ def test_no_token_goes_over_plain_http() -> None:
         (b"SSH-2.0-OpenSSH\r\n\r\n", Failed, "illegal status line"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", Failed, "without sending complete"),
         (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nno, never", Denied, "no, never"),
+        (b'HTTP/1.1 409 No\r\n\r\n{"kind":"Status","message":"a\\nb"}', Failed, "HTTP 409: a b"),
+        (b'HTTP/1.1 409 No\r\n\r\n["message"]', Failed, 'HTTP 409: ["message"]'),
         (b"HTTP/1.1 404 Not Found\r\n\r\n" + b"x" * 10_000, Failed, "x" * 200),
         (None, TimedOut, "no answer in time"),
     ],
