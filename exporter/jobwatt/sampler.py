@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from jobwatt.accounting import Accountant
 from jobwatt.meters.contract import Meter
-from jobwatt.model import Row
+from jobwatt.model import Report, Row
 from jobwatt.snapshot import Health, HistoryPoint, NodeInfo, Snapshot
 from jobwatt.store import Store
 from jobwatt.units import NS, mean_power_uw
@@ -66,8 +66,12 @@ class Sampler:
     def sample(self) -> Snapshot:
         """Look once, book it, publish the new snapshot and return it."""
         start_ns = self._clock()
-        reports = [report for meter in self._meters for report in meter.read(self._clock())]
-        usage = self._usage.look(self._clock())
+        if self.snapshot is None:
+            # The first look takes longest, and an earlier run's energy waits to be divided by it:
+            # what it sees last must be near what the meters show.
+            usage, reports = self._usage.look(self._clock()), self._read_meters()
+        else:
+            reports, usage = self._read_meters(), self._usage.look(self._clock())
         self._accountant.book(start_ns, reports, usage, self._usage, self._wall())
         if self._store is not None:
             rows = self._accountant.dump(self._boot_id)
@@ -76,6 +80,9 @@ class Sampler:
         snapshot = self._picture(start_ns)
         self.snapshot = snapshot
         return snapshot
+
+    def _read_meters(self) -> list[Report]:
+        return [report for meter in self._meters for report in meter.read(self._clock())]
 
     def run(self, stop: threading.Event) -> None:
         """Sample until `stop` is set, on a schedule that does not drift."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from fakes.probe import FakeProbe
 from jobwatt.accounting import Accountant
 from jobwatt.ledger import Ledger
-from jobwatt.model import Component, Counter, Device, Reading, Report, Source
+from jobwatt.model import Component, Counter, Device, Reading, Report, Source, Usage
 from jobwatt.sampler import Sampler
 from jobwatt.snapshot import NodeInfo, Snapshot
 
@@ -71,6 +71,27 @@ def test_samples_on_a_schedule_that_does_not_drift() -> None:
     stop = Stop(clock, 5)
     sampler(clock, meter).run(stop)
     assert stop.at == [1 * S, 2 * S, 3 * S, 4 * S, 5 * S]
+
+
+def test_meters_come_first_but_for_the_first_sample() -> None:
+    """The first look at all processes takes long; what it sees belongs to the energy beside it."""
+    clock, order = Clock(), []
+
+    class NotedMeter(Meter):
+        def read(self, now_ns: int) -> list[Report]:
+            order.append("meter")
+            return super().read(now_ns)
+
+    class NotedProbe(FakeProbe):
+        def look(self, now_ns: int) -> Usage:
+            order.append("usage")
+            return super().look(now_ns)
+
+    node = NodeInfo("1", 2, "", "fake", 1.0, 0.0)
+    taken = Sampler([NotedMeter(clock)], NotedProbe(), Accountant(Ledger(), {}), node, clock=clock)
+    taken.sample()
+    taken.sample()
+    assert order == ["usage", "meter", "meter", "usage"]
 
 
 def test_counts_samples_that_it_missed_and_loses_no_energy() -> None:

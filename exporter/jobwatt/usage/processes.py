@@ -48,7 +48,7 @@ PARTED_NS, MOST_PARTED = 60 * NS, 1000
 """How long, and of how many that have ended, the pid is known: drivers may answer late."""
 
 DUMP_NS = 30 * NS
-"""How often all clocks are kept for the next run."""
+"""How often all clocks are kept for the next run; those who ran are kept at every look."""
 
 MOST_YOUNG, MOST_BUSY, MOST_ROUND = 32, 1, 10
 """Visits a look, by occasion: what does not fit waits for the next."""
@@ -74,9 +74,16 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Past:
-    """CPU times of an earlier run on this boot, by pid and start, and when they were written."""
+    """CPU times of an earlier run on this boot.
+
+    Attributes:
+        at_ns: when it looked last.
+        listed_ns: since when it has known of every process that ran.
+        times_ns: by pid and start, up to its last look.
+    """
 
     at_ns: int
+    listed_ns: int
     times_ns: dict[tuple[int, int], int]
 
 
@@ -133,6 +140,7 @@ class HostProcesses:
         self._task_time = _TaskTime()
         self._root = self._make_root()
         self._past: _Past | None = None
+        self._used: Mapping[Process, int] = {}
         self._dumped: dict[str, Row] = {}
         self._dump_due_ns = 0
 
@@ -169,15 +177,19 @@ class HostProcesses:
             self._identify_again(entry)
 
     def dump(self, now_ns: int) -> Mapping[str, Row]:
-        """Return all clocks, as they were read last; anew only every few seconds."""
-        if now_ns >= self._dump_due_ns and self._times is not None:
+        """Return all clocks: as they were now and then, and what each look since has added."""
+        busy = () if self._times is None else tuple(self._times.busy_ns.items())
+        if now_ns >= self._dump_due_ns:
             self._dump_due_ns = now_ns + DUMP_NS
             clocks = [
                 (process.pid, process.start_ticks, time_ns)
                 for group in self._groups()
                 for process, time_ns in zip(group.processes, group.times, strict=True)
             ]
-            self._dumped = {"clocks": (now_ns, tuple(self._times.busy_ns.items()), clocks)}
+            self._dumped = {"clocks": (now_ns, busy, clocks)}
+        else:
+            ran = [(p.pid, p.start_ticks, time_ns) for p, time_ns in self._used.items()]
+            self._dumped[f"ran {len(self._dumped)}"] = now_ns, busy, ran
         return self._dumped
 
     def restore(self, rows: Rows) -> None:
@@ -188,10 +200,18 @@ class HostProcesses:
         """
         if "clocks" not in rows:
             return
-        at_ns, busy, clocks = rows["clocks"]
-        self._times = CpuTimes({int(cpu): int(time_ns) for cpu, time_ns in busy})
+        listed_ns, busy, clocks = rows["clocks"]
+        at_ns = listed_ns
         known = {(int(pid), int(start)): int(time_ns) for pid, start, time_ns in clocks}
-        self._past = _Past(int(at_ns), known)
+        looks = 1
+        while (row := rows.get(f"ran {looks}")) is not None:
+            at_ns, busy, ran = row
+            for pid, start, time_ns in ran:
+                key = int(pid), int(start)
+                known[key] = known.get(key, 0) + int(time_ns)
+            looks += 1
+        self._times = CpuTimes({int(cpu): int(time_ns) for cpu, time_ns in busy})
+        self._past = _Past(int(at_ns), int(listed_ns), known)
 
     def look(self, now_ns: int) -> Usage:
         """Return the use since the previous look; the first look returns none."""
@@ -204,12 +224,12 @@ class HostProcesses:
         if full:
             self._full_due_ns = now_ns + FULL_LOOK_NS
             self._listed = None
-        self._read_packages(usage, span_ns)
         if self._records is not None:  # before the processes: a Prolog is done when these begin
             usage.records = self._records.refresh()
         self._decide()
         self._find_newcomers(usage, now_ns, first=first)
         self._visit_some(usage, now_ns, span_ns)
+        self._read_packages(usage, span_ns)  # beside the clocks: to meet all takes its time
         walk = Walk(
             self._reader,
             usage,
@@ -221,6 +241,7 @@ class HostProcesses:
         if self._past is not None:
             self._catch_up(self._past, usage, now_ns)
             self._past = None
+        self._used = dict(usage.cpu_ns)
         self._leave_to_nobody(usage)
         self._ran.update(dict.fromkeys(usage.cpu_ns, 0))
         for process in usage.ended:
@@ -238,13 +259,14 @@ class HostProcesses:
 
         The rest of the machine's time since then is nobody's.
         """
-        past_ticks = _boot_ticks() - (now_ns - past.at_ns) * TICKS // NS
-        for process, entry in self._entries.items():
-            known_ns = past.times_ns.get((process.pid, process.start_ticks))
-            if known_ns is None and process.start_ticks >= past_ticks:
-                known_ns = 0  # born since
-            if known_ns is not None and entry.visited_time_ns > known_ns:
-                usage.cpu_ns[process] = entry.visited_time_ns - known_ns
+        listed_ticks = _boot_ticks() - (now_ns - past.listed_ns) * TICKS // NS
+        for group in self._groups():
+            for process, time_ns in zip(group.processes, group.times, strict=True):
+                known_ns = past.times_ns.get((process.pid, process.start_ticks))
+                if known_ns is None and process.start_ticks >= listed_ticks:
+                    known_ns = 0  # born since
+                if known_ns is not None and time_ns > known_ns:
+                    usage.cpu_ns[process] = time_ns - known_ns
         busy_ns = sum(usage.busy_ns.values())
         usage.unseen_ns = max(0, busy_ns - sum(usage.cpu_ns.values()))
 

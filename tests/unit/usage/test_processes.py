@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -456,6 +457,25 @@ def test_what_was_used_while_nobody_looked_is_told_after_a_restart() -> None:
         assert usage.unseen_ns > 0.2e9
         again = look(after)
         assert again.cpu_ns.get(find(after, burner.pid), 0) < 0.5e9
+
+
+def test_what_each_look_has_added_is_kept_with_it() -> None:
+    """Nobody pays after a restart for what was told before it: not the old, not the new."""
+    before = probe()
+    with running(BURN) as old:
+        look_and_dump(before)
+        with running(BURN) as new:
+            time.sleep(0.5)
+            look_and_dump(before)
+            for burner in (old, new):
+                burner.send_signal(signal.SIGSTOP)
+            time.sleep(0.1)
+            dumped = look_and_dump(before)
+            assert [key for key in dumped if key.startswith("ran ")] == ["ran 1", "ran 2"]
+            after = probe()
+            after.restore({key: json.loads(json.dumps(row)) for key, row in dumped.items()})
+            used = {process.pid: time_ns for process, time_ns in look(after).cpu_ns.items()}
+            assert (old.pid in used, new.pid in used) == (False, False)
 
 
 def test_the_clocks_of_another_process_are_no_help() -> None:
