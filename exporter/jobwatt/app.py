@@ -39,7 +39,7 @@ from jobwatt.meters.own_thread import OwnThread
 from jobwatt.meters.rapl import RaplMeter
 from jobwatt.sampler import Sampler
 from jobwatt.snapshot import NodeInfo
-from jobwatt.store import Store, open_store
+from jobwatt.store import Store
 from jobwatt.units import NS, UJ
 from jobwatt.usage.contract import UsageProbe
 from jobwatt.usage.processes import HostProcesses
@@ -311,9 +311,9 @@ def make_sampler(config: Config, parts: Parts, store: Store | None = None) -> Sa
                 parts.pods.restore(store.rows)
             if accountant.same_boot:
                 parts.usage.restore(store.rows)
-        except (ValueError, TypeError, LookupError) as error:
-            log.warning("the state of an earlier run cannot be read (%s): beginning at 0", error)
-            store.discard()
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+            log.warning("the state of an earlier run cannot be read: beginning at 0")
+            store.discard(f"{type(error).__name__}: {error}")
             return make_sampler(config, parts, store)
     return Sampler(
         parts.meters,
@@ -376,7 +376,7 @@ def serve(config: Config, parts: Parts, *, keep_state: bool = True) -> None:
 
     web = web_config(config)
     _allow_many_files()
-    store = open_store(config.state_directory) if keep_state else None
+    store = Store(config.state_directory) if keep_state else None
     sampler = make_sampler(config, parts, store)
     routes = Routes(lambda: sampler.snapshot, config.web_telemetry_path, config.sample_interval)
     server = Server(config.web_listen_address, routes.answer, web)

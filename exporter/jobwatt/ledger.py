@@ -534,6 +534,17 @@ class Ledger:
                 int(start_ticks) if same_boot else NO_PROCESS,
                 ended_ns=now_ns,
             )
+        self._check_balance()
+
+    def _check_balance(self) -> None:
+        """Raise ValueError where the invariant does not hold: somebody else wrote these rows."""
+        series = [s.energy_uj for s in self._ended.values()]
+        jobs = [job.energy_uj for job in self.book.jobs.values()]
+        for at, account in enumerate(self.accounts):
+            active_uj = account.energy_uj - account.idle_uj - account.unattributed_uj
+            by_process = account.other_uj + account.retired_uj + _sum_of(series, at)
+            if by_process != active_uj or account.job_retired_uj + _sum_of(jobs, at) != active_uj:
+                raise ValueError(f"the accounts of {account.device.name} do not add up")
 
     def adopt(self, processes: Iterable[Process]) -> None:
         """Let processes that live on go on with the series that they had before a restart."""
@@ -565,6 +576,10 @@ class Ledger:
 def _add_all(totals: dict[str, int], amounts: Mapping[str, int]) -> None:
     for name, uj in amounts.items():
         totals[name] = totals.get(name, 0) + uj
+
+
+def _sum_of(amounts: Iterable[list[int]], at: int) -> int:
+    return sum(energy_uj[at] for energy_uj in amounts if at < len(energy_uj))
 
 
 def _is_busier(one: _Recent, other: _Recent, now_ns: int) -> bool:

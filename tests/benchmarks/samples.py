@@ -17,7 +17,7 @@ import psutil
 
 from jobwatt.app import host_parts, make_sampler
 from jobwatt.config import Config
-from jobwatt.store import open_store
+from jobwatt.store import Store
 from jobwatt.usage.cpu_time import ProcessClocks
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     """Take samples once a second."""
     folder, seconds = Path(sys.argv[1]), int(sys.argv[2])
     config = Config(path_sysfs=folder / "sys", path_cgroupfs=Path("/sys/fs/cgroup"))
-    store = open_store(folder / "samples-state")
+    store = Store(folder / "samples-state")
     sampler = make_sampler(config, host_parts(config), store)
     sampler.sample()
     gc.collect()
@@ -56,8 +56,7 @@ def main() -> None:
     times.sort()
     p99 = times[round(0.99 * (len(times) - 1))]
     print(statistics.median(times), p99, statistics.median(alone), psutil_ms)
-    if store is not None:
-        store.close()
+    store.close()
 
 
 if __name__ == "__main__":

@@ -223,7 +223,7 @@ def kept_joules(state: Path) -> dict[tuple[str, ...], Decimal]:
         for path in state.glob("state.sqlite*"):
             if not path.name.endswith("-shm"):
                 shutil.copy(path, folder)
-        store = Store(Path(folder) / "state.sqlite")
+        store = Store(Path(folder))
         rows = store.rows
         store.close()
     names = {index: rows[f"device {index}"][0] for index, *_ in rows.get("devices", ())}

@@ -6,6 +6,7 @@ import pytest
 
 from fakes.probe import FakeProbe
 from jobwatt.accounting import Accountant
+from jobwatt.attribution.policy import Posting
 from jobwatt.ledger import Ledger, SeriesRules
 from jobwatt.model import (
     Component,
@@ -160,7 +161,8 @@ def test_learned_idle_power_holds_for_a_boot() -> None:
 def test_another_source_of_a_device_has_an_account_of_its_own() -> None:
     """A joule that was measured does not become an estimate, and is not lost."""
     ledger = Run(first_run(Process(7, 55)).rows()).accountant.ledger
-    ledger.account(Device(Component.CPU, "package-0", Source.ESTIMATE, 0)).energy_uj += 5 * J
+    estimate = Device(Component.CPU, "package-0", Source.ESTIMATE, 0)
+    ledger.post(estimate, Posting(5 * J, 0, 5 * J, {}, {}))
     rows = {key: tuple(json.loads(json.dumps(row))) for key, row in ledger.dump().items()}
     later = Ledger(SeriesRules())
     later.restore(rows, 0, 0.0, same_boot=True)
@@ -194,6 +196,7 @@ def test_time_that_was_estimated_is_not_measured_again() -> None:
         {"series": ((1, 5),), "series 1": (7, 2, "a")},
         {"domains": (("package",),)},
         {"devices": (5,)},
+        {"devices": ((0, 7, *[0] * 8),), "device 0": ("package-0", "cpu", "rapl", 0, "")},
     ],
 )
 def test_rows_of_another_making_are_refused(rows: Rows) -> None:
