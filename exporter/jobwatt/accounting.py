@@ -26,7 +26,7 @@ from jobwatt.attribution.policy import (
     memory_weights,
 )
 from jobwatt.errors import Absent, Denied, Failed, TimedOut
-from jobwatt.gpus import GpuHolder, GpuState
+from jobwatt.gpus import GpuHolder, GpuMethod, GpuState
 from jobwatt.ledger import Ledger
 from jobwatt.model import (
     Component,
@@ -51,6 +51,9 @@ log = logging.getLogger(__name__)
 
 WEIGH_MEMORY_NS = 20 * NS
 """How often the memory of processes without a series is weighed."""
+
+PROVEN_NS = 10 * NS
+"""How far back drivers' samples of processes reach."""
 
 IMPLAUSIBLE = "implausible"
 """Reason of a reading that would mean an impossible power."""
@@ -134,6 +137,8 @@ class Accountant:
         self._dram_policy = dram_policy
         self._learned: dict[tuple[str, Source], IdlePower] = {}
         self._resumed: dict[str, tuple[int, int]] = {}
+        self._alone: dict[str, tuple[int, int]] = {}
+        self._alone_before: dict[str, tuple[int, int]] = {}
         self._tracks: dict[str, CounterTrack] = {}
         self._learners: dict[tuple[str, Source], IdleLearner | UnheldLearner] = {}
         self._owners: dict[str, Source] = {}
@@ -168,7 +173,11 @@ class Accountant:
             self._show_gpus(report, usage, probe)
             for device, amount in spent.items():
                 state = report.gpus.get(device)
-                self._post(device, amount, claims.on(device, state), usage, state)
+                weights = claims.on(device, state)
+                if state is not None and not state.span_ns:
+                    span_ns = 0 if amount is None else amount.span_ns
+                    weights = self._claim_of_one_alone(device, span_ns, state, probe)
+                self._post(device, amount, weights, usage, state)
         self._count_gpus()
         span_ns = 0 if self._last_ns is None else now_ns - self._last_ns
         self._last_ns = now_ns
@@ -184,6 +193,8 @@ class Accountant:
         # What this run has not read yet is as it was.
         counters = dict(self._resumed)
         counters |= {key: track.last for key, track in self._tracks.items() if track.last}
+        alone = self._alone_before | self._alone
+        rows["alone"] = tuple((name, *process) for name, process in alone.items())
         rows["counters"] = tuple((key, *last) for key, last in counters.items())
         idle = [(a.index, a.idle_power or self._learned.get(_key(a.device))) for a in accounts]
         rows["idle"] = tuple(
@@ -213,6 +224,8 @@ class Accountant:
         if same_boot:
             for key, value, at_ns in rows.get("counters", ()):
                 self._resumed[key] = int(value), int(at_ns)
+            for name, pid, start in rows.get("alone", ()):
+                self._alone_before[str(name)] = int(pid), int(start)
 
     def idle_power(self, device: Device) -> IdlePower | None:
         """Return a device's idle power as it is in use now."""
@@ -348,7 +361,8 @@ class Accountant:
         idle_uw = account.idle_power.uw if account.idle_power else None
         posting = divide(spent.uj, spent.span_ns, idle_uw, weights)
         self.ledger.post(device, posting)
-        if posting.idle_uj and account.holders:
+        is_known = state is not None and (state.span_ns or weights.processes)
+        if posting.idle_uj and account.holders and is_known:  # they held it all the time
             self._charge_holders(account.holders, posting.idle_uj)
         if device.component is Component.DRAM and (others := sum(weights.others.values())):
             self.ledger.charge_memory(sum(posting.others.values()), others)
@@ -390,6 +404,32 @@ class Accountant:
                 if state is not None:
                     account.gpu_info = state.info
                     account.holders = _holders(state, claimed.get(account.device.name, ()), probe)
+                self._note_who_is_alone(account.device.name, state, probe)
+
+    def _note_who_is_alone(self, name: str, state: GpuState | None, probe: UsageProbe) -> None:
+        """Remember it for the next run."""
+        process = None if state is None else _one_alone(state, probe)
+        if process is None:
+            self._alone.pop(name, None)
+        else:
+            self._alone[name] = process.pid, process.start_ticks
+
+    def _claim_of_one_alone(
+        self, device: Device, span_ns: int, state: GpuState, probe: UsageProbe
+    ) -> Weights:
+        """Return the claim on the time before the first look at a GPU.
+
+        A process that was alone on it at an earlier run's last look, and is alone on it now, with
+        no sample of another between, was alone for as long as samples are kept. Of what was before
+        nobody knows.
+        """
+        before = self._alone_before.pop(device.name, None)
+        process = _one_alone(state, probe)
+        if process is None or before != (process.pid, process.start_ticks):
+            return Weights({})
+        proven_ns = min(span_ns, PROVEN_NS)
+        methods = {GpuMethod.EXCLUSIVE.value: proven_ns}
+        return Weights({process: proven_ns}, nobody=span_ns - proven_ns, methods=methods)
 
     def _instances(self, report: Report) -> dict[str, str]:
         """Return the device of each MIG instance, by its UUID."""
@@ -457,6 +497,16 @@ def _busy_ratio(usage: Usage, package: int | None) -> float | None:
         return usage.busy_ns[package] / usage.capacity_ns[package]
     capacity_ns = sum(usage.capacity_ns.values())
     return sum(usage.busy_ns.values()) / capacity_ns if capacity_ns else None
+
+
+def _one_alone(state: GpuState, probe: UsageProbe) -> Process | None:
+    """Return the process that alone has a context on a GPU, None where it is not so simple."""
+    use = state.use
+    if use is None or use.strays or state.foreign or state.info.mig or len(use.holders) != 1:
+        return None
+    (pid,) = use.holders
+    process = probe.find(pid)
+    return process if process is not None and process.alive else None
 
 
 def _holders(state: GpuState, claimants: Iterable[str], probe: UsageProbe) -> tuple[GpuHolder, ...]:

@@ -94,7 +94,7 @@ class GpuState:
 
     Attributes:
         span_ns: time since the look before.
-        use: None at the first look, when nothing is known of the time before.
+        use: None where nothing is known; at the first look, whose `span_ns` is 0, it tells of now.
         foreign: its pids are of another PID namespace than the processes that JobWatt knows.
         instances: of a GPU that is divided by MIG; its own `use` then counts for nothing.
         throttled: by reason, whether it holds the clocks down now.

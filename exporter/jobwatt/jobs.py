@@ -9,7 +9,7 @@ then the job has no info, and its energy is in no account yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -58,6 +58,18 @@ class Owners(Protocol):
     @property
     def refusals(self) -> Mapping[str, int]:
         """How many jobs did not get room, by reason."""
+        ...
+
+    def dump(self) -> Row:
+        """Return whose each job is, for the next run."""
+        ...
+
+    def restore(self, row: Row, known: Collection[str]) -> None:
+        """Take back what `dump` returned, of the jobs that are known; all count as live.
+
+        Raises:
+            ValueError, TypeError: it is no such row.
+        """
         ...
 
 
@@ -165,6 +177,7 @@ class JobBook:
     _wall: float = 0.0
     _records: Mapping[str, JobRecord] = field(default_factory=dict)
     _unsettled: dict[str, JobAccount] = field(default_factory=dict)
+    _displaced: list[JobAccount] = field(default_factory=list)
     _account_views: tuple[tuple[str, tuple[int, ...]], ...] | None = None
 
     def __post_init__(self) -> None:
@@ -183,6 +196,7 @@ class JobBook:
         if usage.records is not self._records:
             self._records = usage.records
             self._follow_records()
+        self._displace()
         for job_uid, presence in usage.jobs.items():
             job = self.jobs.get(job_uid) or self._open(job_uid, presence)
             job.limit = presence.cpus
@@ -206,8 +220,8 @@ class JobBook:
     ) -> Iterable[JobAccount]:
         """End what has no process any more; return, and drop, what has lingered long enough."""
         step = smoothing_step(span_ns)
-        gone: list[JobAccount] = []
-        displaced = frozenset(self.owners.take_displaced() if self.owners is not None else ())
+        gone, self._displaced = self._displaced, []
+        kept = len(gone)
         for job in self.jobs.values():
             job.power_uw += (job.fresh_uj * NS / max(1, span_ns) - job.power_uw) * step
             job.fresh_uj = 0
@@ -218,13 +232,15 @@ class JobBook:
                 job.ended, job.ended_ns, job.gpus, job.power_uw = self._wall, now_ns, 0, 0.0
                 if self.owners is not None:
                     self.owners.end(job.job_uid)
-            elif job.ended_ns <= now_ns - self.linger_ns or job.job_uid in displaced:
+            elif job.ended_ns <= now_ns - self.linger_ns:
                 gone.append(job)
             self._follow_end(job)
         for job in list(self._unsettled.values()):
             self._try_to_settle(job, now_ns, present.get(job.job_uid))
-        for job in gone:
+        for job in gone[kept:]:
             self._drop(job)
+            if self.owners is not None:
+                self.owners.forget(job.job_uid)
         return gone
 
     def account_views(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
@@ -249,12 +265,18 @@ class JobBook:
         self.jobs[job_uid] = self._unsettled[job_uid] = job
         return job
 
+    def _displace(self) -> None:
+        """Retire the ended jobs that had to make room, before another takes the id of one."""
+        for job_uid in self.owners.take_displaced() if self.owners is not None else ():
+            job = self.jobs.get(job_uid)
+            if job is not None and job.ended is not None:
+                self._drop(job)
+                self._displaced.append(job)
+
     def _drop(self, job: JobAccount) -> None:
         if not job.settled:
             self._settle(job, None)
         del self.jobs[job.job_uid]
-        if self.owners is not None:
-            self.owners.forget(job.job_uid)
         total = self.accounts[job.account or NO_ACCOUNT]
         total.extend([0] * (len(job.energy_uj) - len(total)))
         for index, uj in enumerate(job.energy_uj):
@@ -370,6 +392,8 @@ class JobBook:
             for job in self.jobs.values()
         )
         rows["accounts"] = self.account_views()
+        if self.owners is not None:
+            rows["owners"] = self.owners.dump()
         return rows
 
     def restore(self, rows: Rows, now_ns: int, wall: float) -> None:
@@ -392,6 +416,14 @@ class JobBook:
                 job.ended_ns = now_ns - round(max(0.0, wall - job.ended) * NS)
             self.jobs[job.job_uid] = job
             self._restore_names(job, names)
+        if self.owners is not None:
+            self._restore_owners(self.owners, rows.get("owners", ()))
+
+    def _restore_owners(self, owners: Owners, row: Row) -> None:
+        owners.restore(row, self.jobs)
+        ended = [job for job in self.jobs.values() if job.ended is not None]
+        for job in sorted(ended, key=lambda job: job.ended_ns):
+            owners.end(job.job_uid)
 
     def _restore_names(self, job: JobAccount, names: Sequence[object]) -> None:
         if not names:  # written before records were kept: it has been shown without names

@@ -13,13 +13,14 @@ import pytest
 from fakes.monitored import Machine
 from fakes.nvidia import Nvidia
 from fakes.nvml import WITHOUT_ENERGY, Gpu, GpuProcess, Instance
+from jobwatt.attribution.gpu import gpu_weights
 from jobwatt.host.procfs import Procfs
 from jobwatt.host.topology import Topology
 from jobwatt.meters.contract import Meter
 from jobwatt.meters.estimate import EstimateMeter
 from jobwatt.meters.own_thread import BlockingMeter, OwnThread
 from jobwatt.meters.rapl import RaplMeter
-from jobwatt.model import Component, Counter, Report
+from jobwatt.model import Component, Counter, Process, Report
 from jobwatt.simulation.meter import SimulatedMeter
 from jobwatt.simulation.node import SimulatedNode
 from jobwatt.simulation.scenarios import SCENARIOS
@@ -271,7 +272,7 @@ def test_gpus_are_gpus(subject: Subject) -> None:
         for report in subject.read():
             assert {device.component for device in report.gpus} <= {Component.GPU}
             for state in report.gpus.values():
-                assert number or state.use is None
+                assert number or gpu_weights(state, lambda pid: Process(pid, 1)).processes == {}
                 assert state.span_ns == (NS if number else 0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -128,6 +129,44 @@ def test_what_was_drawn_while_no_exporter_ran_is_not_the_first_residents() -> No
     after.sample(61, report(61, 15_510 * J, used(1)))
     assert after.series() == {1: 200 * J}
     assert after.gpu.energy_uj == 10_510 * J
+
+
+@pytest.mark.parametrize(
+    ("state", "alive", "expected"),
+    [
+        (used(1, seconds=0), (A, B), True),
+        (used(1, 2, seconds=0), (A, B), False),
+        (used(2, seconds=0), (A, B), False),
+        (used(seconds=0), (A, B), False),
+        (FIRST, (A, B), False),
+        (replace(used(1, seconds=0), foreign=True), (A, B), False),
+        (GpuState(INFO, 0, GpuUse({1: GIB}, frozenset({1}), {}, {9: 5})), (A, B), False),
+        (used(1, seconds=0), (Process(1, 11, "a", job_uid="slurm:1"),), False),
+    ],
+    ids=["alone", "shared", "another", "left", "unread", "foreign", "visited", "reused-pid"],
+)
+def test_who_was_alone_on_a_gpu_before_and_after_was_alone_in_between(
+    state: GpuState, alive: tuple[Process, ...], *, expected: bool
+) -> None:
+    """By pid and start, where no sample shows another: seven seconds at 170 W, of which 70 idle."""
+    after = Run(begun().rows(), now=10, idle={"GPU-*": 70.0})
+    after.sample(10, report(10, (5340 + 7 * 170) * J, state), alive=alive)
+    gpu = after.gpu
+    active = 7 * 100 if expected else 0
+    assert after.series() == {1: (100 + active) * J}
+    assert (gpu.idle_uj, gpu.unattributed_uj) == ((2 + 7) * 70 * J, (700 - active) * J)
+    held = {job.job_uid: job.gpu_idle_uj for job in after.ledger.job_views()}
+    assert held["slurm:1"] == (2 * 70 + (7 * 70 if expected else 0)) * J
+
+
+def test_longer_than_samples_are_kept_nobody_can_say_who_was_alone() -> None:
+    """Of forty seconds the last ten are known; a second restart before the driver is up is none."""
+    between = Run(begun().rows(), now=10, idle={"GPU-*": 70.0})
+    between.sample(10)
+    after = Run(between.rows(), now=43, idle={"GPU-*": 70.0})
+    after.sample(43, report(43, (5340 + 40 * 170) * J, used(1, seconds=0)))
+    assert after.series() == {1: (100 + 1000) * J}
+    assert after.gpu.unattributed_uj == 3000 * J
 
 
 def test_a_counter_that_began_anew_while_no_exporter_ran() -> None:

@@ -1,6 +1,7 @@
 """Names, budgets, times and accounts of jobs: when they are settled, and what they then keep."""
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from jobwatt import jobs as jobs_module
 from jobwatt.budgets import parse_rules
 from jobwatt.jobs import JobBook
-from jobwatt.model import UNDECIDED, JobPresence, Process, Usage
+from jobwatt.model import UNDECIDED, JobPresence, Process, Row, Usage
 from jobwatt.records import Budget, BudgetOrigin, JobRecord
 from jobwatt.snapshot import JobView
 
@@ -432,6 +433,7 @@ class Bounds:
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
         self.displaced: list[str] = []
+        self.known: list[str] = []
         self.refusals = {"job_cap": 3}
 
     def end(self, job_uid: str) -> None:
@@ -443,6 +445,13 @@ class Bounds:
     def take_displaced(self) -> list[str]:
         displaced, self.displaced = self.displaced, []
         return displaced
+
+    def dump(self) -> Row:
+        return ("all", "of it")
+
+    def restore(self, row: Row, known: Collection[str]) -> None:
+        self.told.append(("restore", " ".join(map(str, row))))
+        self.known = list(known)
 
 
 def test_who_bounds_jobs_is_told_of_their_ends_and_heard() -> None:
@@ -458,8 +467,43 @@ def test_who_bounds_jobs_is_told_of_their_ends_and_heard() -> None:
     node.second()
     assert list(node.book.jobs) == ["run:b"]
     assert accounts(node) == {"none": 11}
-    assert bounds.told == [("end", "run:a"), ("forget", "run:a")]
+    assert bounds.told == [("end", "run:a")]
     assert node.book.dropped == {"job_cap": 3, "account_cap": 0}
+
+
+def test_the_id_of_a_job_that_had_to_make_room_is_free_at_once() -> None:
+    """Who takes it in the same look has a job of his own, and not what the other has used."""
+    bounds = Bounds()
+    node = Node(JobBook(linger_ns=60 * S, owners=bounds))
+    node.appears("run:a")
+    node.second({"run:a": 5})
+    del node.there["run:a"]
+    node.second()
+    before = node.view("run:a")
+    bounds.displaced = ["run:a"]
+    node.appears("run:a")
+    node.second({"run:a": 7})
+    after = node.view("run:a")
+    assert (sum(before.energy_uj), sum(after.energy_uj), after.ended) == (5, 7, None)
+    assert after.measured_since > before.measured_since
+    assert accounts(node) == {"none": 12}
+    assert bounds.told == [("end", "run:a")]
+
+
+def test_whose_jobs_are_is_kept_over_a_restart() -> None:
+    """Who has ended is told again, the first first."""
+    node = Node(JobBook(linger_ns=60 * S, owners=Bounds()))
+    for job_uid in ("run:a", "run:b", "run:c"):
+        node.appears(job_uid)
+    node.second()
+    for job_uid in ("run:b", "run:a"):
+        del node.there[job_uid]
+        node.second()
+    bounds = Bounds()
+    book = JobBook(linger_ns=60 * S, owners=bounds)
+    book.restore(node.book.dump(), 0, EPOCH + 60)
+    assert bounds.told == [("restore", "all of it"), ("end", "run:b"), ("end", "run:a")]
+    assert bounds.known == ["run:a", "run:b", "run:c"]
 
 
 def test_a_job_whose_process_came_and_went_is_one() -> None:

@@ -58,7 +58,7 @@ def is_unheld(state: GpuState) -> bool:
 
     Processes of another PID namespace may not be seen at all: what is busy is held by somebody.
     """
-    if state.use is None or state.foreign or state.utilization_ratio:
+    if state.use is None or not state.span_ns or state.foreign or state.utilization_ratio:
         return False
     if any(instance.activity for instance in state.instances):
         return False

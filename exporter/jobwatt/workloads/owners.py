@@ -7,8 +7,9 @@ of them, live or lingering.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
+from jobwatt.model import Row
 from jobwatt.workloads.contract import Facts, Resolver
 
 __all__ = ["JobOwners", "OwnedResolver"]
@@ -37,6 +38,7 @@ class JobOwners:
         self._displaced: list[str] = []
         self._refusals = {OVER_CAP: 0, NOT_THEIRS: 0}
         self._refused: dict[tuple[str, str, int], None] = {}
+        self._row: Row | None = None
 
     # --- what resolvers ask ---------------------------------------------------------------------
 
@@ -58,6 +60,7 @@ class JobOwners:
                 self._refuse(OVER_CAP, job_uid, uid)
                 return f"session:{self._user_name(uid)}"
             self._uid_of[job_uid] = owner = uid
+            self._row = None
         if owner != uid:
             self._refuse(NOT_THEIRS, job_uid, uid)
             return None
@@ -74,8 +77,7 @@ class JobOwners:
         if maker > 0:
             return self.admit(job_uid, maker)
         if maker == 0 and self._vouched.get(job_uid) != 0:
-            self._drop(job_uid)
-            self._vouched[job_uid] = 0
+            self._vouch(job_uid, 0)
         return job_uid
 
     def vouch(self, job_uid: str, uid: int) -> None:
@@ -85,8 +87,7 @@ class JobOwners:
         counts for nobody's cap.
         """
         if uid > 0 and job_uid not in self._vouched:
-            self._drop(job_uid)
-            self._vouched[job_uid] = uid
+            self._vouch(job_uid, uid)
 
     # --- what the accounting tells and asks -----------------------------------------------------
 
@@ -100,7 +101,8 @@ class JobOwners:
     def forget(self, job_uid: str) -> None:
         """Drop a job that has been retired: its id is free again."""
         self._drop(job_uid)
-        self._vouched.pop(job_uid, None)
+        if self._vouched.pop(job_uid, None) is not None:
+            self._row = None
 
     def take_displaced(self) -> list[str]:
         """Return the ended jobs that had to make room since the last call: retire them."""
@@ -119,6 +121,29 @@ class JobOwners:
         """
         return dict(self._refusals)
 
+    # --- state ----------------------------------------------------------------------------------
+
+    def dump(self) -> Row:
+        """Return whose each job is, for the next run: those of environments, those vouched for."""
+        if self._row is None:
+            self._row = tuple(self._uid_of.items()), tuple(self._vouched.items())
+        return self._row
+
+    def restore(self, row: Row, known: Collection[str]) -> None:
+        """Take back what `dump` returned, of the jobs that are `known`, and nothing else.
+
+        All are live until `end` says otherwise.
+
+        Raises:
+            ValueError, TypeError: it is no such row.
+        """
+        claimed, vouched = row or ((), ())
+        self._uid_of = {str(job): int(uid) for job, uid in claimed if job in known}
+        self._vouched = {str(job): int(uid) for job, uid in vouched if job in known}
+        self._live, self._ended, self._row = {}, {}, None
+        for job_uid, uid in self._uid_of.items():
+            self._live.setdefault(uid, set()).add(job_uid)
+
     # --- within ---------------------------------------------------------------------------------
 
     def _make_room(self, uid: int) -> bool:
@@ -133,10 +158,16 @@ class JobOwners:
         self._displaced.append(oldest)
         return True
 
+    def _vouch(self, job_uid: str, uid: int) -> None:
+        self._drop(job_uid)
+        self._vouched[job_uid] = uid
+        self._row = None
+
     def _drop(self, job_uid: str) -> None:
         uid = self._uid_of.pop(job_uid, None)
         if uid is None:
             return
+        self._row = None
         for jobs in (self._live, self._ended):
             of_uid: set[str] | dict[str, None] = jobs.get(uid, {})
             if isinstance(of_uid, set):

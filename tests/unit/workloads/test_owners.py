@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 from jobwatt.workloads.contract import Facts
 from jobwatt.workloads.declared import DeclaredResolver
 from jobwatt.workloads.owners import JobOwners, OwnedResolver
@@ -135,6 +137,45 @@ def test_an_unknown_maker_is_believed_and_takes_nothing() -> None:
         "container:a",
         None,
     )
+
+
+def test_a_restart_changes_no_owner() -> None:
+    """Live or lingering, named or vouched for; of jobs that nobody knows any more nothing stays."""
+    before = make()
+    before.admit("run:a", ADA)
+    before.admit("run:b", ADA)
+    before.admit("run:gone", BOB)
+    before.vouch("slurm:7", BOB)
+    before.admit_made("container:c", 0)
+    row = json.loads(json.dumps(before.dump()))
+    after = make()
+    after.admit("run:z", BOB)
+    after.restore(row, ["run:a", "run:b", "slurm:7", "container:c"])
+    after.end("run:b")
+    jobs = ("run:a", "run:b", "run:gone", "slurm:7", "container:c", "run:z")
+    assert [after.owner(job) for job in jobs] == [ADA, ADA, None, BOB, 0, None]
+    assert [after.admit(job, BOB) for job in jobs[:2]] == [None, None]
+    assert after.admit_made("container:c", BOB) is None
+    assert after.admit("run:c", ADA) == "run:c"
+    assert after.take_displaced() == ["run:b"]
+    assert make().dump() == ((), ())
+
+
+def test_what_is_to_be_kept_follows_every_change() -> None:
+    """It is made anew only then: most samples change nothing."""
+    owners = make()
+    owners.admit("run:a", ADA)
+    first = owners.dump()
+    assert owners.dump() is first
+    owners.admit("run:a", ADA)
+    owners.end("run:a")
+    assert owners.dump() is first
+    owners.forget("run:a")
+    assert owners.dump() == ((), ())
+    owners.vouch("slurm:7", ADA)
+    assert owners.dump() == ((), (("slurm:7", ADA),))
+    owners.forget("slurm:7")
+    assert owners.dump() == ((), ())
 
 
 def test_a_resolver_is_asked_before_its_user() -> None:

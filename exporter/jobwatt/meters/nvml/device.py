@@ -229,7 +229,7 @@ class NvmlDevice:
         return GpuState(
             info=self._info,
             span_ns=span_ns,
-            use=None if first else use,
+            use=None if first and self._mig else use,
             instances=instances,
             utilization_ratio=None if rates is None else rates.gpu / 100,
             memory_used_bytes=None if memory is None else int(memory.used),

@@ -49,7 +49,9 @@ def test_memory_that_is_not_told_is_none(machine: Machine) -> None:
 def test_nothing_is_known_of_the_time_before_the_first_look(machine: Machine) -> None:
     """Its samples are of energy that nobody measured."""
     nvidia = machine(replace(GPU, processes=(GpuProcess(1, sm=50),)))
-    assert nvidia.look().state.use is None
+    state = nvidia.look().state
+    assert state.use is not None
+    assert (state.span_ns, set(state.use.holders)) == (0, {1})
     assert nvidia.look().use.busy == {1: 200}
 
 
