@@ -182,11 +182,10 @@ class Walk:
             # New groups come last: they are measured by what the others leave.
             children.sort(key=lambda item: item[1].used_ns is None)
         for name, child in children:
-            counted = child.usage is not None
             child_ns, left = self.visit(child, None if used_ns is None else used_ns - known_ns)
             known_ns += child_ns
             claims += left
-            if counted and child.usage is None and not child.processes and not child.children:
+            if child.usage is None and not child.processes and not child.children:
                 del group.children[name]
         return known_ns, claims
 

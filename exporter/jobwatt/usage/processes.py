@@ -610,15 +610,24 @@ class HostProcesses:
     def _place(self, cgroups: dict[str, str]) -> Group:
         """Return the group of a process, made with all groups above it where it is new."""
         place = self._cgroupfs.place(cgroups)
-        group = self._root
         if place is None:
-            return group
+            return self._root
         hierarchy, path = place
-        walked = ""
-        for part in path.strip("/").split("/"):
+        parts = path.strip("/").split("/")
+        group: Group | None = self._root
+        for part in parts:
+            group = group.children.get(f"{hierarchy.controller}:{part}") if group else None
+        if group is not None and not _is_gone(group):
+            return group
+        group, walked = self._root, ""
+        for part in parts:
             walked += f"/{part}"
             name = f"{hierarchy.controller}:{part}"
             child = group.children.get(name)
+            if child is not None and _is_gone(child):
+                # A service that was started again, say: what is left of the old one is told apart.
+                group.children[f"{name}/{id(child)}"] = child
+                child = None
             if child is None:
                 child = self._make_group(hierarchy, walked)
                 group.children[name] = child
@@ -640,6 +649,17 @@ class HostProcesses:
             self._undecided_groups.append((group, facts))
         else:
             group.job_uid = job_uid
+
+
+def _is_gone(group: Group) -> bool:
+    """Whether the cgroup of a group has been removed; another may have been made in its place."""
+    if group.usage is None:
+        return False
+    try:
+        group.usage.read()
+    except ReadError:
+        return True
+    return False
 
 
 @dataclass(slots=True)

@@ -318,3 +318,21 @@ def test_over_many_looks_nothing_is_lost_and_nothing_counted_twice() -> None:
         found += sum(usage.cpu_ns.values()) + sum(usage.exited_ns.values())
         assert tree.job_time.ns - late - found == tree.job.credit_ns
         assert -15 * US <= tree.job.credit_ns <= 50 * US
+
+
+def test_a_group_without_a_counter_goes_with_its_last_process() -> None:
+    """As one whose cgroup was gone before its counter could be opened: nothing is left of it."""
+    tree = Tree()
+    process = Process(7, 0)
+    late = Group("systemd:late.service")
+    tree.root.children["late"] = late
+    late.add(process, 7, 0)
+    tree.clocks.times[7] = 0
+    tree.look()
+    tree.short(MS)
+    tree.look()
+    assert "late" in tree.root.children
+    del tree.clocks.times[7]
+    tree.short(MS)
+    assert tree.look().ended == [process]
+    assert list(tree.root.children) == ["job"]
