@@ -23,7 +23,7 @@ from jobwatt.records import is_scheduled, kind_of
 from jobwatt.units import NS
 from jobwatt.usage.contract import RecordSource
 from jobwatt.usage.cpu_time import GONE, CpuTimeReader, choose_reader
-from jobwatt.usage.groups import Group, Walk
+from jobwatt.usage.groups import FALSE_STILLNESS_NS, Group, Walk
 from jobwatt.usage.reserved import ReservedCpus
 from jobwatt.workloads.contract import SYSTEM, Facts
 
@@ -229,6 +229,8 @@ class HostProcesses:
         self._decide()
         self._find_newcomers(usage, now_ns, first=first)
         self._visit_some(usage, now_ns, span_ns)
+        if full and not first:
+            self._visit_the_moved(usage, now_ns)
         self._read_packages(usage, span_ns)  # beside the clocks: to meet all takes its time
         walk = Walk(
             self._reader,
@@ -564,19 +566,36 @@ class HostProcesses:
                 self._visit(usage, entry, now_ns)
                 visited += 1
 
+    def _visit_the_moved(self, usage: Usage, now_ns: int) -> None:
+        """Look again at those whose clocks tell of time that their group's counter does not.
+
+        They are in another cgroup by now, which has counted it, as of somebody whom nobody saw.
+        """
+        for group in list(self._groups()):
+            if group.usage is None or not group.exact or not group.processes:
+                continue
+            with contextlib.suppress(ReadError):
+                still = group.usage.read() == group.used_ns
+                if not still and group.credit_ns > -FALSE_STILLNESS_NS:
+                    continue
+                times = self._reader.read(group.keys)
+                known = zip(group.processes, times, group.times, strict=True)
+                for process in [p for p, time_ns, before in known if time_ns > before]:
+                    self._visit(usage, self._entries[process], now_ns, counted=still)
+
     def _has_run(self, entry: _Entry) -> bool:
         """Whether a process has run since the last visit: only then can it have changed itself."""
         (time_ns,) = self._reader.read([self._key(entry.process)])
         return time_ns != entry.visited_time_ns
 
-    def _visit(self, usage: Usage, entry: _Entry, now_ns: int) -> None:
-        """Identify a process again."""
+    def _visit(self, usage: Usage, entry: _Entry, now_ns: int, *, counted: bool = False) -> None:
+        """Identify a process again; `counted`: if it has moved, what it used up to now is told."""
         entry.visited_ns = now_ns
         (entry.visited_time_ns,) = self._reader.read([self._key(entry.process)])
         if self._keep_if_same(usage, entry):
-            self._identify_again(entry)
+            self._identify_again(entry, counted=counted)
 
-    def _identify_again(self, entry: _Entry) -> None:
+    def _identify_again(self, entry: _Entry, *, counted: bool = False) -> None:
         """Identify a process anew, and follow it into another group."""
         process = entry.process
         before = process.job_uid, process.packages, process.memory_bytes
@@ -587,6 +606,8 @@ class HostProcesses:
         if cgroups != entry.cgroups:
             entry.cgroups = cgroups
             time_ns, _ = entry.group.remove(process)
+            if counted:
+                time_ns = max(time_ns, entry.visited_time_ns)
             entry.group = self._place(cgroups)
             entry.group.add(process, self._key(process), time_ns)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -308,18 +309,28 @@ def test_files_do_where_clocks_cannot() -> None:
     assert seen.cpu_ns[find(usage, burner.pid)] == pytest.approx(after - before, abs=60e6)
 
 
+@contextmanager
+def made_cgroup(name: str) -> Iterator[Path]:
+    """A cgroup of a unit of its own, and of whatever runs in it in the end."""
+    folder = Path(f"/sys/fs/cgroup/unified/jobwatt-test-{secrets.token_hex(4)}-{name}.service")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        (folder / "cgroup.kill").write_text("1")
+        wait_until(lambda: "populated 0" in (folder / "cgroup.events").read_text())
+        folder.rmdir()
+
+
 @pytest.fixture
 def cgroup() -> Iterator[Path]:
-    """A cgroup of a unit of its own."""
-    folder = Path(f"/sys/fs/cgroup/unified/jobwatt-test-{os.getpid()}.service")
-    folder.mkdir()
-    yield folder
-    (folder / "cgroup.kill").write_text("1")
-    wait_until(lambda: "populated 0" in (folder / "cgroup.events").read_text())
-    folder.rmdir()
+    """One of them."""
+    with made_cgroup("x") as folder:
+        yield folder
 
 
-def bursts(cgroup: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def bursts(cgroup: Path) -> Iterator[None]:
     """A parent in a cgroup, whose children live for 20 ms of CPU time."""
     code = (
         "import os, sys\n"
@@ -329,21 +340,29 @@ def bursts(cgroup: Path) -> subprocess.Popen[bytes]:
         "while True:\n"
         "    os.waitpid(os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, '-Sc', burn]), 0)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    assert parent.stdout is not None
-    parent.stdout.readline()
-    return parent
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        try:
+            yield
+        finally:
+            parent.kill()
+    wait_until(lambda: not (cgroup / "cgroup.procs").read_text())
 
 
 def found_ratio(usage: HostProcesses, unit: str, read_ns: Callable[[], int]) -> float:
-    """How much of a cgroup's CPU time in some looks is found in its unit."""
-    before, found = read_ns(), 0
+    """How much of a cgroup's CPU time in some looks is found in its unit, at least."""
+    # What the parent used before it was in the cgroup is settled first.
+    time.sleep(0.25)
+    look(usage)
+    before, used, found = read_ns(), 0, 0
     for _ in range(8):
         time.sleep(0.25)
+        used = read_ns() - before
         seen = look(usage)
         found += seen.exited_ns.get(unit, 0)
         found += sum(ns for process, ns in seen.cpu_ns.items() if process.job_uid == unit)
-    return found / (read_ns() - before)
+    return found / used
 
 
 def used_ns(cgroup: Path) -> int:
@@ -364,10 +383,9 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path,
         (tmp_path / "cpuacct").symlink_to(top)
     elif kind == "v2":
         base = top
-    folder = top / f"jobwatt-test-{os.getpid()}-bursts.service"
+    folder = top / f"jobwatt-test-{secrets.token_hex(4)}-bursts.service"
     folder.mkdir()
     yield base, folder
-    wait_until(lambda: not (folder / "cgroup.procs").read_text())
     folder.rmdir()
 
 
@@ -375,25 +393,20 @@ def test_short_lived_children_are_their_cgroups(tree: tuple[Path, Path]) -> None
     """Of bursts of 20 ms children at least 98 % is found in their unit, in every layout."""
     base, cgroup = tree
     usage = probe(find_cgroupfs(base))
-    parent = bursts(cgroup)
-    look(usage)
-    found = found_ratio(usage, f"systemd:{cgroup.name}", lambda: used_ns(cgroup))
-    parent.kill()
-    parent.communicate()
-    assert 0.98 <= found <= 1.02
+    with bursts(cgroup):
+        look(usage)
+        found = found_ratio(usage, f"systemd:{cgroup.name}", lambda: used_ns(cgroup))
+    assert 0.98 <= found <= 1.1
 
 
 def test_a_cgroup_that_is_made_again_is_another(cgroup: Path) -> None:
     """As of a service that is started again between two looks: its bursts are still its own."""
     usage = probe(find_cgroupfs(Path("/sys/fs/cgroup")))
     for _ in range(2):
-        parent = bursts(cgroup)
-        look(usage)
-        found = found_ratio(usage, f"systemd:{cgroup.name}", lambda: used_ns(cgroup))
-        assert 0.98 <= found <= 1.02
-        parent.kill()
-        parent.communicate()
-        wait_until(lambda: "populated 0" in (cgroup / "cgroup.events").read_text())
+        with bursts(cgroup):
+            look(usage)
+            found = found_ratio(usage, f"systemd:{cgroup.name}", lambda: used_ns(cgroup))
+        assert 0.98 <= found <= 1.1
         cgroup.rmdir()
         cgroup.mkdir()
 
@@ -485,6 +498,46 @@ def test_a_process_that_moves_is_followed(cgroup: Path) -> None:
         (cgroup / "cgroup.procs").write_text(str(process.pid))
         usage.refresh(known)
     assert known.job_uid == f"systemd:{cgroup.name}"
+
+
+@pytest.mark.parametrize("company", [False, True], ids=["alone", "in company"])
+def test_a_process_that_moves_when_it_is_old_is_followed(
+    *, company: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a minute, and its time is told once from then on; alone in its cgroup always."""
+    monkeypatch.setattr("jobwatt.usage.processes.YOUNG_NS", (0,))
+    usage = probe(find_cgroupfs(Path("/sys/fs/cgroup")))
+    with (
+        made_cgroup("first") as first,
+        made_cgroup("second") as second,
+        running(BURN) as process,
+        running(BURN if company else SLEEP) as other,
+    ):
+        owner = f"systemd:{second.name}"
+
+        def clock() -> int:
+            return time.clock_gettime_ns((~process.pid << 3) | 2)
+
+        def told(*seconds: int) -> float:
+            """What looks tell of it, to what it has used meanwhile."""
+            begun, found = clock(), 0
+            for number, second in enumerate(seconds, 1):
+                wait_until(lambda least=number * 0.1e9: clock() - begun >= least)  # type: ignore[misc]
+                seen = usage.look(start + second * 1_000_000_000)
+                found += sum(ns for p, ns in seen.cpu_ns.items() if p.pid == process.pid)
+                found += seen.exited_ns.get(owner, 0)
+            return found / (clock() - begun)
+
+        (first / "cgroup.procs").write_text(str(process.pid))
+        ((first if company else second) / "cgroup.procs").write_text(str(other.pid))
+        start = time.monotonic_ns()
+        usage.look(start)
+        (second / "cgroup.procs").write_text(str(process.pid))
+        early = told(1, 2, 3)
+        assert company or 0.7 < early < 1.4
+        told(61)
+        assert find(usage, process.pid).job_uid == owner
+        assert 0.7 < told(62, 63, 121, 122) < 1.4
 
 
 def test_what_was_used_while_nobody_looked_is_told_after_a_restart() -> None:
