@@ -515,18 +515,15 @@ def test_a_process_that_moves_when_it_is_old_is_followed(
     ):
         owner = f"systemd:{second.name}"
 
-        def clock() -> int:
-            return time.clock_gettime_ns((~process.pid << 3) | 2)
-
         def told(*seconds: int) -> float:
             """What looks tell of it, to what it has used meanwhile."""
-            begun, found = clock(), 0
+            begun, found = clock(process), 0
             for number, second in enumerate(seconds, 1):
-                wait_until(lambda least=number * 0.1e9: clock() - begun >= least)  # type: ignore[misc]
+                wait_until(lambda least=number * 0.1e9: clock(process) - begun >= least)  # type: ignore[misc]
                 seen = usage.look(start + second * 1_000_000_000)
                 found += sum(ns for p, ns in seen.cpu_ns.items() if p.pid == process.pid)
                 found += seen.exited_ns.get(owner, 0)
-            return found / (clock() - begun)
+            return found / (clock(process) - begun)
 
         (first / "cgroup.procs").write_text(str(process.pid))
         ((first if company else second) / "cgroup.procs").write_text(str(other.pid))
