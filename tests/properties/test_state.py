@@ -80,7 +80,7 @@ class Probe(FakeProbe):
 
     def dump(self, now_ns: int) -> dict[str, Row]:
         clocks = [(p.pid, p.start_ticks, 5) for p in self.processes]
-        return {"clocks": (now_ns, ((0, 9),), clocks), "ran 1": (now_ns, ((0, 9),), clocks)}
+        return {"clocks": (now_ns, ((0, 9),), clocks), "used 1": (now_ns, ((0, 9),), clocks)}
 
     def restore(self, rows: Rows) -> None:
         nowhere = Procfs(Path("/nonexistent"))

@@ -189,7 +189,7 @@ class HostProcesses:
             self._dumped = {"clocks": (now_ns, busy, clocks)}
         else:
             ran = [(p.pid, p.start_ticks, time_ns) for p, time_ns in self._used.items()]
-            self._dumped[f"ran {len(self._dumped)}"] = now_ns, busy, ran
+            self._dumped[f"used {len(self._dumped)}"] = now_ns, busy, ran
         return self._dumped
 
     def restore(self, rows: Rows) -> None:
@@ -204,7 +204,7 @@ class HostProcesses:
         at_ns = listed_ns
         known = {(int(pid), int(start)): int(time_ns) for pid, start, time_ns in clocks}
         looks = 1
-        while (row := rows.get(f"ran {looks}")) is not None:
+        while (row := rows.get(f"used {looks}")) is not None:
             at_ns, busy, ran = row
             for pid, start, time_ns in ran:
                 key = int(pid), int(start)

@@ -569,7 +569,7 @@ def test_what_each_look_has_added_is_kept_with_it() -> None:
                 burner.send_signal(signal.SIGSTOP)
             time.sleep(0.1)
             dumped = look_and_dump(before)
-            assert [key for key in dumped if key.startswith("ran ")] == ["ran 1", "ran 2"]
+            assert [key for key in dumped if key.startswith("used ")] == ["used 1", "used 2"]
             after = probe()
             after.restore({key: json.loads(json.dumps(row)) for key, row in dumped.items()})
             used = {process.pid: time_ns for process, time_ns in look(after).cpu_ns.items()}
