@@ -24,6 +24,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from fakes.nvml import FakeNvml, Gpu, GpuProcess
 from fakes.ticker import DRAM, PACKAGE, ZONES, Ticker
 from jobwatt.store import Store
 from servers import JOBWATT, STOP_SECONDS, answers, eventually, free_port, get
@@ -133,7 +134,14 @@ class Page:
 class Watched:
     """An exporter with a state of its own, whose page is read all the time."""
 
-    def __init__(self, name: str, folder: Path, options: Sequence[str | Path]) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        options: Sequence[str | Path],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._environment = {**os.environ, **(environment or {})}
         self.folder = folder / name
         self.folder.mkdir()
         self.state = self.folder / "state"
@@ -149,7 +157,9 @@ class Watched:
 
     def start(self) -> None:
         """Start it, or start it again."""
-        self._process = subprocess.Popen(self._command, stdout=self._log, stderr=self._log)
+        self._process = subprocess.Popen(
+            self._command, stdout=self._log, stderr=self._log, env=self._environment
+        )
         if not self._thread.is_alive():
             self._thread.start()
 
@@ -317,3 +327,39 @@ def gained(then: Sequence[Page], now: Sequence[Page], *key: str) -> tuple[float,
         for before, page in zip(then, now, strict=True)
     )
     return a, b
+
+
+def test_a_process_that_is_alone_on_a_gpu_pays_for_the_time_without_an_exporter(
+    tmp_path: Path,
+) -> None:
+    """All that its GPU drew above idle, over three kills; nothing is nobody's."""
+    gpu, idle_watts, watts = "GPU-00000000-0000-0000-0000-000000000100", 70.0, 370.0
+    config = tmp_path / "jobwatt.yml"
+    config.write_text(yaml.safe_dump({"idle_power": {"GPU-*": idle_watts}}))
+    with contextlib.ExitStack() as stack:
+        training = stack.enter_context(job("training", "import time; time.sleep(600)"))
+        gpus = [Gpu(uuid=gpu, power_mw=0, processes=(GpuProcess(training.pid, sm=90),))]
+        driver = FakeNvml(tmp_path / "driver", gpus, virtual=False)
+        stack.callback(driver.release)
+        options = [f"--config.file={config}", f"--sample.interval={INTERVAL}s"]
+        exporter = Watched("exporter", tmp_path, options, driver.environment({}))
+        stack.callback(exporter.close)
+        exporter.start()
+        exporter.wait_until_ready()
+        driver.set_power(0, round(watts * 1000))
+        time.sleep(4 * INTERVAL)
+        for _ in range(3):
+            exporter.kill()
+            time.sleep(2)
+            exporter.start()
+            exporter.wait_until_ready()
+            time.sleep(4 * INTERVAL)
+        page = exporter.page()
+    of_job = shown_joules(page)["run:training", gpu]
+    measured = page.by("jobwatt_device_energy_joules_total", "device")[(gpu,)]
+    idle = page.by("jobwatt_device_idle_energy_joules_total", "device")[(gpu,)]
+    held = page.by("jobwatt_job_gpu_idle_energy_joules_total", "job_uid")[("run:training",)]
+    assert exporter.faults == []
+    assert measured > watts * 3 * 2
+    assert of_job == measured - idle
+    assert held == idle
