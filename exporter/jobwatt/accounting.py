@@ -143,6 +143,7 @@ class Accountant:
         self._learners: dict[tuple[str, Source], IdleLearner | UnheldLearner] = {}
         self._owners: dict[str, Source] = {}
         self._waiting: dict[str, Weights] = {}
+        self._held = False  # whether any GPU was at the sample before
         self._last_ns: int | None = None
         self._weigh_due_ns = 0
         self.same_boot = False
@@ -451,8 +452,9 @@ class Accountant:
         held = Count(
             holder.job_uid for account in self.ledger.devices.values() for holder in account.holders
         )
-        for job in self.ledger.book.jobs.values():
+        for job in self.ledger.book.jobs.values() if held or self._held else ():
             job.gpus = held[job.job_uid]
+        self._held = bool(held)
 
 
 class _Claims:

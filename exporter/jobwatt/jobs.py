@@ -120,9 +120,10 @@ class JobAccount:
 
     def add(self, index: int, uj: int) -> None:
         """Add energy of a device."""
-        if index >= len(self.energy_uj):
-            self.energy_uj.extend([0] * (index + 1 - len(self.energy_uj)))
-        self.energy_uj[index] += uj
+        try:
+            self.energy_uj[index] += uj
+        except IndexError:  # a device that came later
+            self.energy_uj.extend([0] * (index - len(self.energy_uj)) + [uj])
         self.fresh_uj += uj
 
     @property

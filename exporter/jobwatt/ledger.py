@@ -289,9 +289,10 @@ class Ledger:
         by_job = dict(posting.others)
         for process, uj in posting.processes.items():
             by_job[process.job_uid] = by_job.get(process.job_uid, 0) + uj
+        jobs = self.book.jobs
         for job_uid, uj in by_job.items():
             if uj:
-                self.book.account(job_uid).add(index, uj)
+                (jobs.get(job_uid) or self.book.account(job_uid)).add(index, uj)
 
     def charge_memory(self, uj: int, memory_bytes: int) -> None:
         """Remember what the memory of unlisted processes cost together (already posted)."""

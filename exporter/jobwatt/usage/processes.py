@@ -44,6 +44,9 @@ VISIT_AGAIN_NS = 60 * NS
 ROUND_SECONDS = 3600
 """Every process is visited at least about this often, also one that never runs."""
 
+REVIEW_NS, REVIEW_LEAST_NS = 120 * NS, 5 * NS
+"""How often each job's limits are read again, and one job's at least; one at most at a look."""
+
 PARTED_NS, MOST_PARTED = 60 * NS, 1000
 """How long, and of how many that have ended, the pid is known: drivers may answer late."""
 
@@ -130,6 +133,7 @@ class HostProcesses:
         self._young: deque[tuple[int, int, Process]] = deque()
         self._round: list[Process] = []
         self._round_due = 0.0
+        self._review_due = 0.0
         self._census: Census | None = None
         self._listed: Census | None = None
         self._listed_ticks = 0
@@ -251,7 +255,7 @@ class HostProcesses:
         if usage.ended:
             self._census = None  # another may live under the same pid: list again
         self._forget_parted(now_ns)
-        self._review_reserved()
+        self._review_reserved(span_ns)
         usage.memory_bytes = dict(self._memory)
         usage.jobs = self._jobs
         return usage
@@ -505,7 +509,11 @@ class HostProcesses:
         if presence.record is None and process.environment and self._records is not None:
             presence.record = self._records.told_by(process, by_cgroup=by_cgroup)
 
-    def _review_reserved(self) -> None:
+    def _review_reserved(self, span_ns: int) -> None:
+        self._review_due += span_ns * max(len(self._jobs) / REVIEW_NS, 1 / REVIEW_LEAST_NS)
+        if self._review_due < 1:
+            return
+        self._review_due = min(self._review_due - 1, 1.0)
         job_uid = self._reserved.review()
         if job_uid is not None and job_uid in self._jobs:
             self._jobs[job_uid].cpus = self._reserved.cpus(job_uid)

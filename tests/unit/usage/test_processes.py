@@ -702,8 +702,10 @@ def test_the_cpus_of_a_jobs_cgroup_are_followed(tmp_path: Path) -> None:
     usage, begins = recorded_node(tmp_path, Records())
     (tmp_path / "cgroup/job_7/cpu.max").write_text("50000 100000\n")
     begins(11, 1000, b"")
-    assert usage.look(1).jobs["slurm:7"].cpus == 0.5
+    seconds = 1_000_000_000
+    assert usage.look(seconds).jobs["slurm:7"].cpus == 0.5
     (tmp_path / "cgroup/job_7/cpu.max").write_text("150000 100000\n")
-    assert usage.look(2).jobs["slurm:7"].cpus == 1.5
+    assert usage.look(5 * seconds).jobs["slurm:7"].cpus == 0.5
+    assert usage.look(6 * seconds).jobs["slurm:7"].cpus == 1.5
     (tmp_path / "cgroup/job_7/cpu.max").write_text("max 100000\n")
-    assert usage.look(3).jobs["slurm:7"].cpus is None
+    assert usage.look(11 * seconds).jobs["slurm:7"].cpus is None
