@@ -16,13 +16,76 @@ from servers import ROOT, prometheus3
 
 PROMETHEUS = ROOT / "prometheus"
 RUNBOOKS = ROOT / "docs/runbooks"
+RULES_PAGE = ROOT / "docs/rules.md"
 RUNBOOK_URL = "https://github.com/jobwatt/jobwatt/blob/main/docs/runbooks/"
 
+JOB = {"cluster", "job_uid"}
+ON_NODE = {"cluster", "instance", "job_uid"}
+NAMES = {"user", "account", "queue", "k8s_namespace"}
+
 CONTRACT = {
+    "job_uid:jobwatt_job_energy_joules:delta": JOB | {"component"},
+    "job_uid:jobwatt_job_carbon_grams:delta": JOB,
+    "job_uid:jobwatt_job_cost:delta": JOB | {"currency"},
+    "job_uid:jobwatt_job_full_energy_joules:delta": JOB,
+    "job_uid:jobwatt_job_power_watts": JOB | {"component"},
+    "job_uid:jobwatt_job_energy_budget:used_ratio": JOB,
+    "account:jobwatt_account_energy_joules:delta": {"cluster", "account", "component"},
+    "grid_zone:jobwatt_carbon_intensity_grams_per_kwh": {"grid_zone", "provider"},
     "instance:jobwatt_device_power_watts": {"cluster", "instance", "component"},
     "cluster:jobwatt_device_power_watts": {"cluster", "component"},
 }
 """The recorded series that others rely on, with the labels that they keep."""
+
+REPORTED = {
+    "job_uid:jobwatt_job_estimated_energy_joules:delta": JOB,
+    "job_uid:jobwatt_job_gpu_idle_energy_joules:delta": JOB,
+    "job_uid:jobwatt_job_gpu_seconds:delta": JOB,
+    "job_uid:jobwatt_job_cpu_seconds:delta": JOB,
+    "job_uid:jobwatt_job_info:names": JOB | NAMES | {"kind", "job_name"},
+    "user:jobwatt_job_energy_joules:delta": {"cluster", "component"} | NAMES,
+}
+"""What reports and long-term questions ask for besides: docs/rules.md."""
+
+INTERNAL = {
+    "instance:jobwatt_job_energy_joules:delta": ON_NODE | {"component", "source"},
+    "instance:jobwatt_device_idle_energy_joules:delta": {"cluster", "instance", "component"},
+    "job_uid:jobwatt_job_facility_energy_joules:delta": JOB | {"grid_zone"},
+    "job_uid:jobwatt_job_energy_joules:sum": JOB,
+    "account:jobwatt_account_energy_joules:month_sum": {"account", "month"},
+    "account:jobwatt_account_energy_budget:watts": {"account", "period"},
+    "device:jobwatt_job_energy_joules:snapshot": ON_NODE | {"component", "device", "source"},
+    "instance:jobwatt_job_measured_since_timestamp_seconds:snapshot": ON_NODE,
+    "instance:jobwatt_job_gpu_idle_energy_joules:snapshot": ON_NODE,
+    "instance:jobwatt_job_cpu_seconds:snapshot": ON_NODE,
+    "instance:jobwatt_job_gpus:snapshot": ON_NODE,
+    "instance:jobwatt_job_gpus:snapshot_time": ON_NODE,
+    "device:jobwatt_device_idle_energy_joules:snapshot": {
+        "cluster",
+        "instance",
+        "component",
+        "device",
+    },
+    "instance:jobwatt_account_energy_joules:snapshot": {
+        "cluster",
+        "instance",
+        "account",
+        "component",
+    },
+}
+"""What other rules are made from."""
+
+RECORDED = CONTRACT | REPORTED | INTERNAL
+
+GRID = {
+    "jobwatt_grid_carbon_intensity_grams_per_kwh",
+    "jobwatt_site_pue_ratio",
+    "jobwatt_site_electricity_price_per_kwh",
+    "jobwatt_account_energy_budget_joules",
+    "jobwatt_grid_up",
+    "jobwatt_grid_data_timestamp_seconds",
+}
+"""Metrics of the grid exporter."""
 
 RULE_FILES = sorted(PROMETHEUS.glob("rules/*/*.yml"))
 TEST_FILES = sorted(PROMETHEUS.glob("tests/*.yml"))
@@ -75,9 +138,10 @@ def test_prometheus_takes_the_configuration(promtool: str) -> None:
     succeeds(promtool, "check", "rules", "--lint=all", "--lint-fatal", *RULE_FILES)
 
 
-def test_rules_do_what_they_are_for(promtool: str) -> None:
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: path.stem)
+def test_rules_do_what_they_are_for(promtool: str, path: Path) -> None:
     """The cases of prometheus/tests."""
-    succeeds(promtool, "test", "rules", *TEST_FILES)
+    succeeds(promtool, "test", "rules", path)
 
 
 def test_alertmanager_takes_its_configuration() -> None:
@@ -99,33 +163,71 @@ def test_groups_state_their_interval() -> None:
         assert re.fullmatch(r"\d+[sm]", group["interval"])
 
 
-def test_recorded_series_are_the_contract() -> None:
-    """All of them, once."""
-    assert sorted(rule["record"] for rule in RECORDS) == sorted(CONTRACT)
+def test_recorded_series_are_the_ones_that_are_told() -> None:
+    """All of them, once; and docs/rules.md says what each series and each alert means."""
+    assert sorted(rule["record"] for rule in RECORDS) == sorted(RECORDED)
+    told = re.findall(r"^\| `([\w:]+)`", RULES_PAGE.read_text(), re.MULTILINE)
+    assert sorted(told) == sorted({*RECORDED, *(rule["alert"] for rule in ALERTS)})
 
 
 @each_record
 def test_records_are_named_by_level_metric_operations(rule: Rule) -> None:
-    """The level is what the sum keeps; a metric that is already at its meaning has no operation."""
+    """The level is a label that is kept; what is already at its meaning has no operation."""
     level, metric, *operations = rule["record"].split(":")
     assert re.fullmatch(r"jobwatt_[a-z_]+", metric)
     assert len(operations) <= 1
     assert not metric.endswith("_total")
-    kept = {
-        label.strip()
-        for labels in re.findall(r"^\s*(?:sum|max) by \(([^)]*)\)", rule["expr"])
-        for label in labels.split(",")
+    assert level in RECORDED[rule["record"]]
+
+
+@each_record
+def test_records_keep_the_labels_that_are_told(rule: Rule) -> None:
+    """In some case each of them is there, and in none is another."""
+    found = {
+        label
+        for case in cases("promql_expr_test")
+        if rule["record"] in case["expr"]
+        for sample in case["exp_samples"]
+        for label in re.findall(r"(\w+)=", sample["labels"])
     }
-    assert kept == CONTRACT[rule["record"]]
-    assert level in kept
+    told = RECORDED[rule["record"]]
+    assert told - {"cluster", "k8s_namespace"} <= found <= told
+
+
+def asked(expr: str) -> set[str]:
+    """The metrics and recorded series in an expression."""
+    return set(re.findall(r"[a-z_:]*jobwatt_[a-z_:]+", expr))
+
+
+def test_every_rule_is_used() -> None:
+    """By the contract, by a report, by an alert, or by a rule that is used."""
+    used = set(CONTRACT) | set(REPORTED)
+    for rule in ALERTS:
+        used |= asked(rule["expr"]) | asked(rule["annotations"]["description"])
+    for rule in reversed(RECORDS):
+        if rule["record"] in used or ":snapshot" in rule["record"]:
+            used |= asked(rule["expr"])
+    assert {rule["record"] for rule in RECORDS} - used == set()
+
+
+def test_rules_stand_after_what_they_are_made_from() -> None:
+    """In one group, so that none sees another's result an evaluation late; snapshots are last."""
+    for group in groups("recording"):
+        seen: set[str] = set()
+        names = [rule["record"] for rule in group["rules"]]
+        snapshots = [name for name in names if ":snapshot" in name]
+        assert names[len(names) - len(snapshots) :] == snapshots
+        for rule in group["rules"]:
+            now = re.sub(r"last_over_time\([a-z_:]+\[1[hd]\] offset 1s\)", "", rule["expr"])
+            assert {word for word in asked(now) if ":" in word} <= seen
+            seen.add(rule["record"])
 
 
 def test_metrics_exist() -> None:
     """What a rule asks for is in the catalog, or recorded by another."""
-    known = {spec.name for spec in METRICS} | set(CONTRACT)
+    known = {spec.name for spec in METRICS} | GRID | set(RECORDED)
     for rule in RECORDS + ALERTS:
-        words = set(re.findall(r"[a-z_:]*jobwatt_[a-z_:]+", rule["expr"]))
-        assert words <= known, name(rule)
+        assert asked(rule["expr"]) <= known, name(rule)
 
 
 @each_alert
@@ -178,5 +280,37 @@ def test_alerts_are_tested(rule: Rule) -> None:
 
 def test_alertmanager_names_alerts_that_exist() -> None:
     """An inhibition of nothing would go unnoticed."""
-    text = (PROMETHEUS / "alertmanager.yml").read_text()
-    assert set(re.findall(r"JobWatt[A-Za-z]+", text)) <= {rule["alert"] for rule in ALERTS}
+    names = [rule["alert"] for rule in ALERTS]
+    config = load(PROMETHEUS / "alertmanager.yml")
+    matchers = [matcher for route in config["route"]["routes"] for matcher in route["matchers"]]
+    for rule in config["inhibit_rules"]:
+        matchers += rule["source_matchers"] + rule["target_matchers"]
+    for matcher in matchers:
+        label, operator, value = matcher.split(" ", 2)
+        if label == "alertname":
+            pattern = value.strip('"')
+            pattern = pattern if operator == "=~" else re.escape(pattern)
+            for part in re.split(r"\|(?![^(]*\))", pattern):
+                assert any(re.fullmatch(part, name) for name in names), part
+
+
+@pytest.mark.parametrize(
+    ("labels", "own"),
+    [
+        (["alertname=JobWattJobBudgetNear", "severity=info"], True),
+        (["alertname=JobWattAccountBudgetBurn", "severity=warning"], True),
+        (["alertname=JobWattGpuHeldIdle", "severity=warning"], True),
+        (["alertname=JobWattExporterDown", "severity=warning"], False),
+        (["alertname=JobWattMeterGaps", "severity=info"], False),
+    ],
+)
+def test_alerts_are_routed(labels: list[str], own: bool) -> None:  # noqa: FBT001
+    """To the one receiver that is there; a job's or an account's in a message of its own."""
+    path = PROMETHEUS / "alertmanager.yml"
+    command = ["amtool", "config", "routes", "test", "--tree", "--verify.receivers=site"]
+    done = subprocess.run(
+        [*command, f"--config.file={path}", *labels], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("JobWattGpuHeldIdle" in done.stdout) == own
+    assert {"job_uid", "account"} <= set(load(path)["route"]["routes"][0]["group_by"])
