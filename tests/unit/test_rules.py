@@ -304,7 +304,7 @@ def test_alertmanager_names_alerts_that_exist() -> None:
         (["alertname=JobWattMeterGaps", "severity=info"], False),
     ],
 )
-def test_alerts_are_routed(labels: list[str], own: bool) -> None:  # noqa: FBT001
+def test_alerts_are_routed(labels: list[str], own: bool) -> None:
     """To the one receiver that is there; a job's or an account's in a message of its own."""
     path = PROMETHEUS / "alertmanager.yml"
     command = ["amtool", "config", "routes", "test", "--tree", "--verify.receivers=site"]

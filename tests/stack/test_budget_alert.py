@@ -1,0 +1,135 @@
+"""A budget overrun rings: nodes, the shipped rules, Prometheus, Alertmanager as shipped, a webhook."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fakes.nodes import Nodes, TimedJob
+from servers import ROOT, answers, eventually, free_port, running
+
+pytestmark = pytest.mark.stack
+
+ARRIVAL_SECONDS = 150
+"""Two evaluations every 15 s, 30 s of patience, 10 s of Alertmanager's, on a busy machine."""
+
+QUIET_SECONDS = 20
+"""Two evaluations of the rules and one of Alertmanager's groups."""
+
+JOBS = (
+    # It exceeds its budget in two nodes' sum only, before the rules look twice.
+    TimedJob("n1", "slurm:7", begin=0, seconds=400, watts=300, budget=1000),
+    TimedJob("n2", "slurm:7", begin=0, seconds=400, watts=300, budget=1000),
+    TimedJob("n1", "slurm:8", begin=0, seconds=400, watts=1, budget=1e6),
+)
+
+
+class Webhook(ThreadingHTTPServer):
+    """Takes what Alertmanager sends."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Receiver)
+        self.messages: list[dict[str, Any]] = []
+
+
+class _Receiver(BaseHTTPRequestHandler):
+    server: Webhook
+
+    def do_POST(self) -> None:
+        self.server.messages.append(
+            json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        )
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    """A receiver of alerts."""
+    with Webhook() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.timeout(300)
+def test_one_budget_alert_arrives_once_with_its_text(tmp_path: Path, webhook: Webhook) -> None:
+    """Of all that is said of this job, one message; rules and routes are the shipped ones."""
+    alerting = yaml.safe_load((ROOT / "prometheus/alertmanager.yml").read_text())
+    (receiver,) = alerting["receivers"]
+    address = f"http://127.0.0.1:{webhook.server_port}/"
+    receiver["webhook_configs"] = [{"url": address, "send_resolved": False}]
+    (tmp_path / "alertmanager.yml").write_text(yaml.safe_dump(alerting))
+    alertmanager, prometheus = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    with ExitStack() as held:
+        nodes = held.enter_context(Nodes(JOBS))
+        shipped = yaml.safe_load((ROOT / "prometheus/prometheus.yml").read_text())
+        config = {
+            "rule_files": [str(ROOT / "prometheus" / path) for path in shipped["rule_files"]],
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
+            "scrape_configs": nodes.scrape_configs(seconds=1),
+        }
+        (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+        held.enter_context(
+            running(
+                [
+                    "prometheus-alertmanager",
+                    f"--config.file={tmp_path / 'alertmanager.yml'}",
+                    f"--storage.path={tmp_path / 'alertmanager'}",
+                    f"--web.listen-address={alertmanager}",
+                    "--cluster.listen-address=",
+                ],
+                tmp_path / "alertmanager.log",
+            )
+        )
+        held.enter_context(
+            running(
+                [
+                    "prometheus",
+                    f"--config.file={tmp_path / 'prometheus.yml'}",
+                    f"--storage.tsdb.path={tmp_path / 'data'}",
+                    f"--web.listen-address={prometheus}",
+                ],
+                tmp_path / "prometheus.log",
+            )
+        )
+        for server in (alertmanager, prometheus):
+            eventually(lambda at=server: answers(f"http://{at}/-/ready"), 60, server)  # type: ignore[misc]
+        eventually(lambda: webhook.messages, ARRIVAL_SECONDS, "no alert has arrived")
+        time.sleep(QUIET_SECONDS)
+    (message,) = webhook.messages
+    assert message["groupLabels"] == {
+        "alertname": "JobWattJobBudgetExceeded",
+        "job_uid": "slurm:7",
+    }
+    (alert,) = message["alerts"]
+    assert alert["status"] == "firing"
+    assert alert["labels"] == {
+        "alertname": "JobWattJobBudgetExceeded",
+        "job_uid": "slurm:7",
+        "severity": "warning",
+    }
+    annotations = alert["annotations"]
+    assert annotations["summary"] == "A job has used more energy than its budget."
+    words = annotations["description"].split()
+    assert words[:9] == "The job slurm:7, made-up of ada, has used".split() + [words[8]]
+    assert float(words[8].removesuffix("%")) >= 100
+    assert annotations["description"].endswith("on all of its nodes. JobWatt does not stop it.")
+    assert annotations["runbook_url"].endswith("/JobWattJobBudgetExceeded.md")
