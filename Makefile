@@ -39,6 +39,7 @@ test: $(VENV)/.dev packages ## run all tests
 
 check: lint types ## everything that is checked without running
 	$(BIN)/python tools/docs.py --check
+	$(BIN)/python tools/kubernetes_rules.py --check
 	$(BIN)/python grafana/source/build.py --check
 
 lint: $(VENV)/.dev ## ruff
@@ -55,8 +56,9 @@ format: $(VENV)/.dev ## rewrite the sources as ruff would have them
 golden: $(VENV)/.dev ## write the machines' pages anew
 	$(BIN)/pytest tests/machines/test_machines.py --update-golden
 
-docs: $(VENV)/.dev ## generate docs/metrics.md and docs/configuration.md
+docs: $(VENV)/.dev ## generate docs/metrics.md, docs/configuration.md and the PrometheusRule
 	$(BIN)/python tools/docs.py
+	$(BIN)/python tools/kubernetes_rules.py
 
 .PHONY: dashboards
 dashboards: $(VENV)/.dev ## generate grafana/dashboards

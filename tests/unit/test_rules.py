@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -314,3 +315,12 @@ def test_alerts_are_routed(labels: list[str], own: bool) -> None:
     assert done.returncode == 0, done.stderr
     assert ("JobWattGpuHeldIdle" in done.stdout) == own
     assert {"job_uid", "account"} <= set(load(path)["route"]["routes"][0]["group_by"])
+
+
+def test_operator_has_the_same_rules() -> None:
+    """The PrometheusRule is made of the rules, and applied by its kustomization."""
+    folder = ROOT / "deploy/kubernetes/rules"
+    succeeds(sys.executable, ROOT / "tools/kubernetes_rules.py", "--check")
+    assert load(folder / "kustomization.yaml")["resources"] == ["prometheusrule.yaml"]
+    groups_there = load(folder / "prometheusrule.yaml")["spec"]["groups"]
+    assert sorted(map(str, groups_there)) == sorted(map(str, groups("recording") + groups("alerts")))
