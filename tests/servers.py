@@ -60,11 +60,18 @@ def eventually(what: Callable[[], T], seconds: float, otherwise: str = "") -> T:
 
 def prometheus3() -> Path:
     """The folder with the programs of Prometheus 3, fetched where they are not there yet."""
-    fetched = subprocess.run(
-        [ROOT / "tools/prometheus3.sh"], capture_output=True, text=True, check=False
-    )
-    assert fetched.returncode == 0, fetched.stderr
-    return Path(fetched.stdout.strip())
+    return _fetched("prometheus3.sh")
+
+
+def victoria_metrics() -> Path:
+    """The folder with VictoriaMetrics and vmalert, fetched where they are not there yet."""
+    return _fetched("victoria_metrics.sh")
+
+
+def _fetched(script: str) -> Path:
+    done = subprocess.run([ROOT / "tools" / script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
 
 
 @contextlib.contextmanager

@@ -323,4 +323,6 @@ def test_operator_has_the_same_rules() -> None:
     succeeds(sys.executable, ROOT / "tools/kubernetes_rules.py", "--check")
     assert load(folder / "kustomization.yaml")["resources"] == ["prometheusrule.yaml"]
     groups_there = load(folder / "prometheusrule.yaml")["spec"]["groups"]
-    assert sorted(map(str, groups_there)) == sorted(map(str, groups("recording") + groups("alerts")))
+    assert sorted(map(str, groups_there)) == sorted(
+        map(str, groups("recording") + groups("alerts"))
+    )
