@@ -78,16 +78,6 @@ INTERNAL = {
 
 RECORDED = CONTRACT | REPORTED | INTERNAL
 
-GRID = {
-    "jobwatt_grid_carbon_intensity_grams_per_kwh",
-    "jobwatt_site_pue_ratio",
-    "jobwatt_site_electricity_price_per_kwh",
-    "jobwatt_account_energy_budget_joules",
-    "jobwatt_grid_up",
-    "jobwatt_grid_data_timestamp_seconds",
-}
-"""Metrics of the grid exporter."""
-
 RULE_FILES = sorted(PROMETHEUS.glob("rules/*/*.yml"))
 TEST_FILES = sorted(PROMETHEUS.glob("tests/*.yml"))
 
@@ -226,7 +216,7 @@ def test_rules_stand_after_what_they_are_made_from() -> None:
 
 def test_metrics_exist() -> None:
     """What a rule asks for is in the catalog, or recorded by another."""
-    known = {spec.name for spec in METRICS} | GRID | set(RECORDED)
+    known = {spec.name for spec in METRICS} | set(RECORDED)
     for rule in RECORDS + ALERTS:
         assert asked(rule["expr"]) <= known, name(rule)
 
