@@ -19,7 +19,6 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
 
 from servers import ROOT, Prometheus, answers, eventually, free_port, prometheus3
 
@@ -213,15 +212,23 @@ def test_from_the_exporter_to_the_alert(
         assert stack.left_over() == []
 
 
+# A made-up node has no estimate, budgets, accounts or held GPUs; its zone has no price.
+HAVE_DATA = (
+    "account:jobwatt_account_energy_joules:delta",
+    "cluster:jobwatt_device_power_watts",
+    "grid_zone:jobwatt_carbon_intensity_grams_per_kwh",
+    "job_uid:jobwatt_job_carbon_grams:delta",
+    "job_uid:jobwatt_job_cpu_seconds:delta",
+    "job_uid:jobwatt_job_full_energy_joules:delta",
+    "job_uid:jobwatt_job_info:names",
+    "job_uid:jobwatt_job_power_watts",
+    "user:jobwatt_job_energy_joules:delta",
+)
+
+
 def assert_rules_have_data(prometheus: Prometheus, instance: str) -> None:
-    """Every rule is evaluated without an error, and every recorded series is there."""
-    recorded = [
-        rule["record"]
-        for path in sorted((ROOT / "prometheus/rules/recording").glob("*.yml"))
-        for group in yaml.safe_load(path.read_text())["groups"]
-        for rule in group["rules"]
-    ]
-    for name in recorded:
+    """Every rule is evaluated without an error, and what can be recorded of this node is there."""
+    for name in HAVE_DATA:
         eventually(lambda name=name: prometheus.query(name), DATA_SECONDS, f"{name} has no data")  # type: ignore[misc]
     groups = prometheus.get("rules")["groups"]
     assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
