@@ -63,9 +63,9 @@ def prometheus3() -> Path:
     return _fetched("prometheus3.sh")
 
 
-def victoria_metrics() -> Path:
-    """The folder with VictoriaMetrics and vmalert, fetched where they are not there yet."""
-    return _fetched("victoria_metrics.sh")
+def vmalert() -> Path:
+    """VictoriaMetrics' program that evaluates rules, fetched where it is not there yet."""
+    return _fetched("vmalert.sh") / "vmalert"
 
 
 def _fetched(script: str) -> Path:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from fakes.nodes import Nodes, TimedJob
-from servers import ROOT, Prometheus, answers, eventually, free_port, running, victoria_metrics
+from servers import ROOT, Prometheus, answers, eventually, free_port, running, vmalert
 
 pytestmark = pytest.mark.stack
 
@@ -87,8 +87,7 @@ def write(path: Path, tree: object) -> Path:
 def answered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
     """Both storages, asked once all that the jobs used has passed through the rules."""
     folder = tmp_path_factory.mktemp("remote")
-    programs = victoria_metrics()
-    victoria, vmalert, agent, prometheus = (f"127.0.0.1:{free_port()}" for _ in range(4))
+    victoria, alerting, agent, prometheus = (f"127.0.0.1:{free_port()}" for _ in range(4))
     with ExitStack() as held:
 
         def start(name: str, address: str, page: str, *command: str | Path) -> None:
@@ -99,7 +98,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
             "victoria",
             victoria,
             "/health",
-            programs / "victoria-metrics",
+            "victoria-metrics",
             f"-storageDataPath={folder / 'victoria'}",
             f"-httpListenAddr={victoria}",
         )
@@ -128,15 +127,15 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
         )
         start(
             "vmalert",
-            vmalert,
+            alerting,
             "/health",
-            programs / "vmalert",
+            vmalert(),
             *(f"-rule={pattern}" for pattern in patterns),
             f"-datasource.url=http://{victoria}",
             f"-remoteWrite.url=http://{victoria}",
             f"-remoteRead.url=http://{victoria}",
             "-notifier.blackhole",
-            f"-httpListenAddr={vmalert}",
+            f"-httpListenAddr={alerting}",
         )
         last = max(job.begin + job.seconds for job in JOBS)
         done = nodes.began + last + DELAY_SECONDS + LINKS * INTERVAL_SECONDS + SLACK_SECONDS
