@@ -190,9 +190,32 @@ def asked(expr: str) -> set[str]:
     return set(re.findall(r"[a-z_:]*jobwatt_[a-z_:]+", expr))
 
 
+def questions(path: Path) -> list[str]:
+    """The queries that a page tells, a paragraph each."""
+    blocks = re.findall(r"^ *```promql\n(.*?)^ *```$", path.read_text(), re.DOTALL | re.MULTILINE)
+    return [query for block in blocks for query in block.split("\n\n")]
+
+
+def test_questions_are_sound(promtool: str, tmp_path: Path) -> None:
+    """Each query that a page tells can be asked, of series that there are."""
+    pages = [RULES_PAGE, *sorted(RUNBOOKS.glob("*.md"))]
+    found = [query for page in pages for query in questions(page)]
+    assert len(found) > 40
+    rules = [{"record": f"query:number:{n}", "expr": query} for n, query in enumerate(found)]
+    path = tmp_path / "questions.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "told", "rules": rules}]}))
+    succeeds(promtool, "check", "rules", "--lint=none", path)
+    known = {spec.name for spec in METRICS} | set(RECORDED)
+    assert {word for query in found for word in asked(query)} <= known
+
+
 def test_every_rule_is_used() -> None:
-    """By the contract, by a report, by an alert, or by a rule that is used."""
-    used = set(CONTRACT) | set(REPORTED)
+    """By the contract, reports, dashboards, questions that are told, alerts, or a rule in use."""
+    used = set(CONTRACT)
+    for path in (*(ROOT / "exporter").rglob("*.py"), *(ROOT / "grafana/source").glob("*.py")):
+        used |= asked(path.read_text())
+    for path in (RULES_PAGE, *RUNBOOKS.glob("*.md")):
+        used |= {word for question in questions(path) for word in asked(question)}
     for rule in ALERTS:
         used |= asked(rule["expr"]) | asked(rule["annotations"]["description"])
     for rule in reversed(RECORDS):
