@@ -191,14 +191,10 @@ def asked(expr: str) -> set[str]:
 
 
 def test_a_counter_is_read_once() -> None:
-    """Into its snapshot: a page that comes in between two rules would be in one and not in the other."""
+    """Into its snapshot: a page that comes in between two rules would be in one of them alone."""
     read = [word for rule in RECORDS for word in set(re.findall(r"\w+_total\b", rule["expr"]))]
-    twice = {
-        # For power, and for the sum of a job that is old when it is first seen.
-        "jobwatt_job_energy_joules_total": 3,
-    }
-    for counter in set(read):
-        assert read.count(counter) == twice.get(counter, 1), counter
+    read.remove("jobwatt_job_energy_joules_total")  # for power
+    assert len(set(read)) == len(read) > 4
 
 
 def questions(path: Path) -> list[str]:
