@@ -11,7 +11,7 @@ folder=$1 name=$2 version=$3
 shift 3
 packages=() programs=()
 for pair in "$@"; do
-  packages+=("${pair%%:*}") # apt takes one that is named twice once
+  packages+=("${pair%%:*}")
   programs+=("${pair##*:}")
 done
 mkdir -p "$folder"

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from fakes.nodes import Nodes, TimedJob
+from fakes.webhook import Webhook
 from servers import ROOT, answers, eventually, free_port, running
 
 pytestmark = pytest.mark.stack
@@ -34,52 +30,16 @@ JOBS = (
 )
 
 
-class Webhook(ThreadingHTTPServer):
-    """Takes what Alertmanager sends."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Receiver)
-        self.messages: list[dict[str, Any]] = []
-
-
-class _Receiver(BaseHTTPRequestHandler):
-    server: Webhook
-
-    def do_POST(self) -> None:
-        self.server.messages.append(
-            json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        )
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Stay silent."""
-
-
-@pytest.fixture
-def webhook() -> Iterator[Webhook]:
-    """A receiver of alerts."""
-    with Webhook() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
 @pytest.mark.timeout(300)
-def test_one_budget_alert_arrives_once_with_its_text(tmp_path: Path, webhook: Webhook) -> None:
+def test_one_budget_alert_arrives_once_with_its_text(tmp_path: Path) -> None:
     """Of all that is said of this job, one message; rules and routes are the shipped ones."""
     alerting = yaml.safe_load((ROOT / "prometheus/alertmanager.yml").read_text())
     (receiver,) = alerting["receivers"]
-    address = f"http://127.0.0.1:{webhook.server_port}/"
-    receiver["webhook_configs"] = [{"url": address, "send_resolved": False}]
-    (tmp_path / "alertmanager.yml").write_text(yaml.safe_dump(alerting))
     alertmanager, prometheus = (f"127.0.0.1:{free_port()}" for _ in range(2))
     with ExitStack() as held:
+        webhook = held.enter_context(Webhook())
+        receiver["webhook_configs"] = [{"url": webhook.url, "send_resolved": False}]
+        (tmp_path / "alertmanager.yml").write_text(yaml.safe_dump(alerting))
         nodes = held.enter_context(Nodes(JOBS))
         shipped = yaml.safe_load((ROOT / "prometheus/prometheus.yml").read_text())
         config = {

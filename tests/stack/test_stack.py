@@ -10,16 +10,15 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from fakes.webhook import Webhook
 from servers import ROOT, Prometheus, answers, eventually, free_port, prometheus3
 
 pytestmark = pytest.mark.stack
@@ -34,47 +33,11 @@ STOP_SECONDS = 20
 FAST = ["--scrape-interval=1s", "--evaluation-interval=1s", "--for=2s"]
 
 
-class Webhook(ThreadingHTTPServer):
-    """Takes what Alertmanager sends."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Receiver)
-        self.alerts: list[dict[str, Any]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}/alerts"
-
-    def firing(self, **labels: str) -> dict[str, Any] | None:
-        """An alert that has arrived with these labels, None as long as there is none."""
-        for alert in tuple(self.alerts):
-            if alert["status"] == "firing" and labels.items() <= alert["labels"].items():
-                return alert
-        return None
-
-
-class _Receiver(BaseHTTPRequestHandler):
-    server: Webhook
-
-    def do_POST(self) -> None:
-        message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.alerts += message["alerts"]
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Stay silent."""
-
-
 @pytest.fixture
 def webhook() -> Iterator[Webhook]:
     """A receiver of alerts."""
     with Webhook() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
         yield server
-        server.shutdown()
-        thread.join()
 
 
 class Stack:

@@ -18,7 +18,7 @@ import yaml
 from fakes.nodes import Nodes, TimedJob
 from servers import ROOT, Prometheus, answers, eventually, free_port, running, vmalert
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 
 RULES = ROOT / "prometheus/rules"
 SCRAPE_SECONDS = 5.0
@@ -145,7 +145,6 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
         )
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", sorted(TRUTH))
 def test_totals_are_the_truth_in_both(answered: Answers, name: str) -> None:
     """Jobs shorter than a scrape and nodes that end one by one included."""
