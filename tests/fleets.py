@@ -1,0 +1,308 @@
+"""A site whose truth is known, and real Prometheus servers over it under the project's rules.
+
+Everything that loses or doubles energy elsewhere happens there. All is planned in the seconds of a
+real site, scraped every 15 s; a `pace` of 0.1 lets ten of them pass in one, in plan, scrapes and
+rules alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import yaml
+
+from jobwatt.exposition.server import Server
+from jobwatt.simulation.blueprint import Gpu, Hardware, Package, PowerModel
+from jobwatt.simulation.fleet import Fleet, FleetJob, FleetNode, Outage, Stay, Zone
+from jobwatt.simulation.fleet_truth import truth
+from jobwatt.simulation.fleet_web import FleetRoutes
+from servers import ROOT, Prometheus, answers, eventually, free_port, prometheus3, running
+
+INTERVAL = 15.0
+LINGER = 600.0
+READY_SECONDS = 60.0
+END = 720.0
+AGE = 30 * 86400.0
+
+DELTA = "job_uid:jobwatt_job_energy_joules:delta"
+COUNTER = "jobwatt_job_energy_joules_total"
+
+HARDWARE = Hardware(
+    "A CPU",
+    "Some DRAM",
+    (Package(32, PowerModel(50.0, 250.0, 260.0), PowerModel(8.0, 30.0)),),
+    (Gpu("A GPU", "Hopper", 80 << 30, PowerModel(70.0, 640.0, 700.0), "0000:1b:00.0"),),
+)
+WATTS = (81.25, 4.5, 303.125)
+"""Of a job, on the package, the memory and the GPU of a node."""
+
+ZONES = {"FR": Zone(56.0, 1.25, 0.18, "EUR"), "DE": Zone(344.0, 1.36, 0.25, "EUR")}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Jobs to which the same happens."""
+
+    name: str
+    nodes: tuple[FleetNode, ...]
+
+    @property
+    def jobs(self) -> set[str]:
+        """The uids of its jobs."""
+        return {stay.job.job_uid for node in self.nodes for stay in node.stays}
+
+
+def _stay(job_uid: str, start: float, end: float, pause: tuple[float, float] | None = None) -> Stay:
+    budget = 10_000_000.0 if job_uid == "slurm:64" else None
+    job = FleetJob(job_uid, "job", "ada", "vision", "gpu", budget)
+    return Stay(job, start, end, WATTS, pause, cpus=32, gpus=(0,))
+
+
+def _node(name: str, *stays: Stay, zone: str = "FR") -> FleetNode:
+    return FleetNode(name, HARDWARE, stays, zone, AGE)
+
+
+def _cases() -> tuple[Case, ...]:
+    forty_five = [_stay(f"slurm:45{n:02}", 61.3 + 52 * n, 106.3 + 52 * n) for n in range(11)]
+    three = [_stay(f"slurm:3{n:02}", 63.7 + 17 * n, 66.7 + 17 * n) for n in range(36)]
+    wide = (
+        _node(f"wide-{n:02}", _stay("slurm:64", 90.4, 210.4 + 4 * n), zone=("FR", "DE")[n % 2])
+        for n in range(64)
+    )
+    reboot = _node("reboot", _stay("slurm:700", 75.2, 180), _stay("slurm:701", 285.5, 360.5))
+    # What the last scrape before a loss has not seen nobody can know: the job waits just then.
+    diskless = _node(
+        "diskless", _stay("slurm:710", 75.2, 180, (140, 180)), _stay("slurm:710", 280.1, 420.1)
+    )
+    killed = _node("killed", _stay("slurm:720", 75.2, 400.2))
+    cut_off = _node(
+        "cut-off",
+        _stay("slurm:730", 75.2, 680.2),
+        _stay("slurm:731", 400.1, 445.1),
+        _stay("slurm:732", 500.1, 503.1),
+    )
+    return (
+        Case("45 s jobs", (_node("short", *forty_five),)),
+        Case("3 s jobs", (_node("shortest", *three),)),
+        Case("a job on 64 nodes that end one by one", tuple(wide)),
+        Case("a reboot", (replace(reboot, outages=(Outage(180, 270),)),)),
+        Case(
+            "a reboot of a diskless node, its job goes on",
+            (replace(diskless, outages=(Outage(180, 270, forgets=True),)),),
+        ),
+        Case(
+            "an exporter that is killed, and started 90 s later",
+            (replace(killed, outages=(Outage(150, 240),)),),
+        ),
+        Case(
+            "five minutes without scrapes: jobs across and within",
+            (replace(cut_off, unreachable=((300, 600),)),),
+        ),
+    )
+
+
+CASES = _cases()
+
+
+def paced(node: FleetNode, pace: float) -> FleetNode:
+    """The same node in time that passes faster."""
+
+    def span(start: float, end: float) -> tuple[float, float]:
+        return start * pace, end * pace
+
+    return replace(
+        node,
+        stays=tuple(
+            replace(
+                stay,
+                start=stay.start * pace,
+                end=stay.end * pace,
+                pause=None if stay.pause is None else span(*stay.pause),
+                watts=tuple(watts / pace for watts in stay.watts),
+            )
+            for stay in node.stays
+        ),
+        outages=tuple(replace(o, start=o.start * pace, end=o.end * pace) for o in node.outages),
+        unreachable=tuple(span(*times) for times in node.unreachable),
+    )
+
+
+def fleet_of(cases: Sequence[Case], pace: float) -> Fleet:
+    """The site on which all of these happen."""
+    nodes = [paced(node, pace) for case in cases for node in case.nodes]
+    return Fleet({node.name: node for node in nodes}, ZONES, pace, LINGER * pace, 120 * pace)
+
+
+@dataclass
+class Replica:
+    """A Prometheus that scrapes the site and evaluates the rules."""
+
+    name: str
+    program: Path
+    folder: Path
+    port: int = field(default_factory=free_port)
+
+    @property
+    def api(self) -> Prometheus:
+        """Its query API."""
+        return Prometheus(f"http://127.0.0.1:{self.port}")
+
+    def configure(self, site: str, pace: float, rules: Sequence[Path]) -> None:
+        """Write its configuration, with the project's rules at this pace."""
+        self.folder.mkdir()
+        for path in rules:
+            content = yaml.safe_load(path.read_text())
+            for group in content["groups"]:
+                seconds = int(group["interval"].removesuffix("s"))
+                group["interval"] = f"{round(seconds * pace * 1000)}ms"
+            (self.folder / path.name).write_text(yaml.safe_dump(content))
+        interval = f"{round(INTERVAL * pace * 1000)}ms"
+        config = {
+            "global": {
+                "scrape_interval": interval,
+                "scrape_timeout": interval,
+                "evaluation_interval": interval,
+                "external_labels": {"replica": self.name},
+            },
+            "rule_files": [path.name for path in rules],
+            "scrape_configs": [
+                {"job_name": "jobwatt", "http_sd_configs": [{"url": f"http://{site}/sd"}]},
+                {
+                    "job_name": "jobwatt-grid",
+                    "metrics_path": "/grid/metrics",
+                    "static_configs": [{"targets": [site]}],
+                },
+            ],
+        }
+        (self.folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+
+    @contextlib.contextmanager
+    def run(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Run it, on the data of an earlier run where there is one."""
+        command = [
+            self.program,
+            f"--config.file={self.folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={self.folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+        ]
+        log = self.folder / f"{time.time():.0f}.log"
+        with running(command, log) as process:
+            yield process
+
+
+def recording_rules() -> list[Path]:
+    """The project's files of recording rules."""
+    return sorted((ROOT / "prometheus/rules/recording").glob("*.yml"))
+
+
+@dataclass(frozen=True)
+class Site:
+    """The site after everything has happened, and what is known of it.
+
+    Attributes:
+        replicas: by name: `2`, `2 restarted`, `3`.
+        both: a Prometheus that reads both of 2.x's, as Thanos would.
+        joules, grams, cost: the truth, by job.
+        seconds: for how long it ran.
+    """
+
+    replicas: dict[str, Prometheus]
+    both: Prometheus
+    joules: dict[str, float]
+    grams: dict[str, float]
+    cost: dict[str, float]
+    at: float
+    seconds: float
+    interval: float
+
+    def by_job(self, where: Prometheus, expr: str) -> dict[str, float]:
+        """What an expression over `$range` gives for each job, at the end of the run."""
+        expr = expr.replace("$range", f"{round(self.seconds * 1000)}ms")
+        expr = expr.replace("$interval", f"{round(self.interval * 1000)}ms")
+        found = where.query(expr, self.at)
+        return {one["metric"]["job_uid"]: float(one["value"][1]) for one in found}
+
+
+TOTAL = f"sum by (job_uid) (sum_over_time({DELTA}[$range]))"
+METHODS = {
+    "recorded deltas": TOTAL,
+    "max_over_time": f"sum by (job_uid) (max_over_time({COUNTER}[$range]))",
+    "increase": f"sum by (job_uid) (increase({COUNTER}[$range]))",
+}
+"""Ways to a job's total. The third is what everybody else's dashboards do."""
+
+
+@contextlib.contextmanager
+def lived(folder: Path, pace: float) -> Iterator[Site]:
+    """The site after it has lived through all cases, its Prometheus servers still running."""
+    two, three = Path("prometheus"), prometheus3() / "prometheus"
+    fleet = fleet_of(CASES, pace)
+    with contextlib.ExitStack() as held:
+        # Everybody is up when the plan begins.
+        routes: list[FleetRoutes] = []
+        server = Server("127.0.0.1:0", lambda request: routes[0].answer(request))
+        routes.append(FleetRoutes(fleet, time.time))
+        server.start()
+        held.callback(server.stop)
+        site = f"127.0.0.1:{server.address[1]}"
+        replicas = [
+            Replica(name, program, folder / name.replace(" ", "-"))
+            for name, program in (("2", two), ("2 restarted", two), ("3", three))
+        ]
+        processes = {}
+        for replica in replicas:
+            replica.configure(site, pace, recording_rules())
+            processes[replica.name] = held.enter_context(replica.run())
+        for replica in replicas:
+            eventually(
+                lambda api=replica.api: answers(f"{api.url}/-/ready"),  # type: ignore[misc]
+                READY_SECONDS,
+                f"Prometheus {replica.name} is not ready",
+            )
+        both = held.enter_context(_reader(folder, replicas[:2]))
+        epoch = time.time()
+        routes[0] = FleetRoutes(fleet, time.time)
+        _sleep_until(epoch + 300 * pace)
+        processes["2 restarted"].kill()
+        processes["2 restarted"].wait()
+        _sleep_until(epoch + 600 * pace)
+        held.enter_context(replicas[1].run())
+        _sleep_until(epoch + END * pace)
+        told = truth(fleet, END * pace, epoch)
+        yield Site(
+            {replica.name: replica.api for replica in replicas},
+            both,
+            {job["job_uid"]: sum(job["joules"].values()) for job in told["jobs"]},
+            {job["job_uid"]: job["carbon_grams"] for job in told["jobs"]},
+            {job["job_uid"]: job["cost"]["EUR"] for job in told["jobs"]},
+            time.time(),
+            END * pace + READY_SECONDS,
+            INTERVAL * pace,
+        )
+
+
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.time()))
+
+
+@contextlib.contextmanager
+def _reader(folder: Path, replicas: Sequence[Replica]) -> Iterator[Prometheus]:
+    """A Prometheus without data of its own that reads several."""
+    reader = Replica("reader", replicas[0].program, folder / "reader")
+    reader.folder.mkdir()
+    config = {
+        "remote_read": [
+            {"url": f"http://127.0.0.1:{one.port}/api/v1/read", "read_recent": True}
+            for one in replicas
+        ]
+    }
+    (reader.folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    with reader.run():
+        api = reader.api
+        eventually(lambda: answers(f"{api.url}/-/ready"), READY_SECONDS, "no reader")
+        yield api
