@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from jobwatt.exposition.server import Server
+from jobwatt.exposition.server import Request, Response, Server
 from jobwatt.simulation.blueprint import Gpu, Hardware, Package, PowerModel
 from jobwatt.simulation.fleet import Fleet, FleetJob, FleetNode, Outage, Stay, Zone
 from jobwatt.simulation.fleet_truth import truth
@@ -184,7 +184,7 @@ class Replica:
     @contextlib.contextmanager
     def run(self) -> Iterator[subprocess.Popen[bytes]]:
         """Run it, on the data of an earlier run where there is one."""
-        command = [
+        command: list[str | Path] = [
             self.program,
             f"--config.file={self.folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={self.folder / 'data'}",
@@ -224,17 +224,22 @@ class Site:
         """What an expression over `$range` gives for each job, at the end of the run."""
         expr = expr.replace("$range", f"{round(self.seconds * 1000)}ms")
         expr = expr.replace("$interval", f"{round(self.interval * 1000)}ms")
+        expr = expr.replace("$window", f"{round(self.interval * 4000)}ms")
+        expr = expr.replace("$seconds", str(self.interval))
         found = where.query(expr, self.at)
         return {one["metric"]["job_uid"]: float(one["value"][1]) for one in found}
 
 
 TOTAL = f"sum by (job_uid) (sum_over_time({DELTA}[$range]))"
 METHODS = {
-    "recorded deltas": TOTAL,
+    "the rules": TOTAL,
     "max_over_time": f"sum by (job_uid) (max_over_time({COUNTER}[$range]))",
     "increase": f"sum by (job_uid) (increase({COUNTER}[$range]))",
+    "mean power": (
+        f"sum_over_time(sum by (job_uid) (rate({COUNTER}[$window]))[$range:$interval]) * $seconds"
+    ),
 }
-"""Ways to a job's total. The third is what everybody else's dashboards do."""
+"""Ways to a job's total. Most dashboards take one of the last two."""
 
 
 @contextlib.contextmanager
@@ -243,10 +248,12 @@ def lived(folder: Path, pace: float) -> Iterator[Site]:
     two, three = Path("prometheus"), prometheus3() / "prometheus"
     fleet = fleet_of(CASES, pace)
     with contextlib.ExitStack() as held:
-        # Everybody is up when the plan begins.
-        routes: list[FleetRoutes] = []
-        server = Server("127.0.0.1:0", lambda request: routes[0].answer(request))
-        routes.append(FleetRoutes(fleet, time.time))
+        routes = {"now": FleetRoutes(fleet, time.time)}
+
+        def answer(request: Request) -> Response:
+            return routes["now"].answer(request)
+
+        server = Server("127.0.0.1:0", answer)
         server.start()
         held.callback(server.stop)
         site = f"127.0.0.1:{server.address[1]}"
@@ -266,7 +273,7 @@ def lived(folder: Path, pace: float) -> Iterator[Site]:
             )
         both = held.enter_context(_reader(folder, replicas[:2]))
         epoch = time.time()
-        routes[0] = FleetRoutes(fleet, time.time)
+        routes["now"] = FleetRoutes(fleet, time.time)  # the plan begins: everybody is up
         _sleep_until(epoch + 300 * pace)
         processes["2 restarted"].kill()
         processes["2 restarted"].wait()

@@ -68,16 +68,8 @@ SERVICES = (
     (FleetJob("system", "system"), 0.8, ("kworker/u8:2",)),
     (FleetJob("systemd:slurmd.service", "slurmd.service"), 0.4, ("slurmd",)),
     (FleetJob("systemd:ssh.service", "ssh.service"), 0.1, ("sshd",)),
-    (
-        FleetJob("systemd:prometheus-node-exporter.service", "node-exporter"),
-        0.2,
-        ("node_exporter",),
-    ),
-    (
-        FleetJob("systemd:systemd-journald.service", "systemd-journald.service"),
-        0.2,
-        ("systemd-journal",),
-    ),
+    (FleetJob("systemd:containerd.service", "containerd.service"), 0.2, ("containerd",)),
+    (FleetJob("systemd:dbus.service", "dbus.service"), 0.05, ("dbus-daemon",)),
     (FleetJob("systemd:init.scope", "init.scope"), 0.1, ("systemd",)),
     (FleetJob("session:root", "root"), 0.2, ("bash",)),
 )
