@@ -9,49 +9,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http import HTTPStatus
 
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-
+import jobwatt
 from jobwatt.exposition.connection import Request, Response, plain
-from jobwatt.exposition.render import Renderer
+from jobwatt.exposition.grid_samples import grid_samples
+from jobwatt.exposition.render import Renderer, render_rows
+from jobwatt.grid.board import GridSnapshot, Site, Value
+from jobwatt.grid.contract import Boundary, Intensity, Kind
 from jobwatt.simulation.fleet import Fleet
 from jobwatt.simulation.fleet_page import NodePages
 from jobwatt.simulation.fleet_truth import truth
 
-__all__ = ["FleetRoutes"]
+__all__ = ["SD_PATH", "FleetRoutes"]
 
+SD_PATH = "/sd"
 JSON = "application/json"
 
 
-class _Grid(Collector):
-    """The series of the grid exporter."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self._zones = fleet.zones
-
-    def collect(self) -> Iterator[Metric]:
-        carbon = GaugeMetricFamily(
-            "jobwatt_grid_carbon_intensity_grams_per_kwh",
-            "Carbon intensity of a grid, made up.",
-            labels=("grid_zone", "provider", "kind", "boundary", "year"),
-        )
-        pue = GaugeMetricFamily(
-            "jobwatt_site_pue_ratio", "Power usage effectiveness, made up.", labels=("grid_zone",)
-        )
-        price = GaugeMetricFamily(
-            "jobwatt_site_electricity_price_per_kwh",
-            "Price of electricity, made up.",
-            labels=("grid_zone", "currency"),
-        )
-        for name, zone in self._zones.items():
-            carbon.add_metric((name, "simulated", "average", "lifecycle", ""), zone.grams_per_kwh)
-            pue.add_metric((name,), zone.pue)
-            price.add_metric((name, zone.currency), zone.price)
-        yield from (carbon, pue, price)
+def _grid(fleet: Fleet) -> GridSnapshot:
+    """Return the zones as the grid exporter has them: all values hold at all times."""
+    zones = fleet.zones.items()
+    return GridSnapshot(
+        version=jobwatt.__version__,
+        sites=tuple(Site(name, zone.pue, zone.price, zone.currency) for name, zone in zones),
+        fixed=tuple(
+            Value(
+                name, "simulated", Intensity(zone.grams_per_kwh, Kind.AVERAGE, Boundary.LIFECYCLE)
+            )
+            for name, zone in zones
+        ),
+        readings=(),
+        budgets=(),
+    )
 
 
 class FleetRoutes:
@@ -74,6 +65,7 @@ class FleetRoutes:
             f"/nodes/{name}{metrics_path}": (NodePages(fleet, node, self._epoch), Renderer())
             for name, node in fleet.nodes.items()
         }
+        self._grid = _grid(fleet)
         self._grid_path = f"/grid{metrics_path}"
         self._metrics_path = metrics_path
 
@@ -86,14 +78,15 @@ class FleetRoutes:
         """Answer one request."""
         if (found := self._pages.get(request.path)) is not None:
             return self._metrics(*found, request)
-        if request.path == "/sd":
-            return Response(HTTPStatus.OK, JSON, self._targets(request.headers.get("host", "")))
         if request.path == self._grid_path:
-            return Response(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(_Grid(self._fleet)))
+            rows = grid_samples(self._grid, self._clock())
+            return _page(*render_rows(rows, *_accepted(request)))
+        if request.path == SD_PATH:
+            return Response(HTTPStatus.OK, JSON, self._targets(request.headers.get("host", "")))
         if request.path == "/truth":
             return Response(HTTPStatus.OK, JSON, self.truth())
         if request.path in {"/", "/-/healthy", "/-/ready"}:
-            text = f"{len(self._pages)} simulated nodes; see /sd, {self._grid_path}, /truth\n"
+            text = f"{len(self._pages)} simulated nodes; see {SD_PATH}, {self._grid_path}, /truth\n"
             return Response(HTTPStatus.OK, "text/plain; charset=utf-8", text.encode())
         return plain(HTTPStatus.NOT_FOUND)
 
@@ -101,11 +94,7 @@ class FleetRoutes:
         snapshot = pages.at(self._clock() - self._epoch)
         if snapshot is None:
             return plain(HTTPStatus.SERVICE_UNAVAILABLE)
-        accept = request.headers.get("accept", "")
-        encoding = request.headers.get("accept-encoding", "")
-        body, headers = renderer.render(snapshot, accept, encoding)
-        content_type = headers.pop("Content-Type")
-        return Response(HTTPStatus.OK, content_type, body, headers)
+        return _page(*renderer.render(snapshot, *_accepted(request)))
 
     def _targets(self, host: str) -> bytes:
         groups = [
@@ -119,3 +108,11 @@ class FleetRoutes:
             for name in self._fleet.nodes
         ]
         return json.dumps(groups).encode()
+
+
+def _accepted(request: Request) -> tuple[str, str]:
+    return request.headers.get("accept", ""), request.headers.get("accept-encoding", "")
+
+
+def _page(body: bytes, headers: dict[str, str]) -> Response:
+    return Response(HTTPStatus.OK, headers.pop("Content-Type"), body, headers)

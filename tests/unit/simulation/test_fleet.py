@@ -287,7 +287,14 @@ def test_the_truth_is_served(served: str) -> None:
 def test_the_command_serves_a_site_and_leaves_the_truth(tmp_path: Path) -> None:
     """Until it is told to stop."""
     where, told = f"127.0.0.1:{free_port()}", tmp_path / "truth.json"
-    command = [JOBWATT, "simulate", "--fleet=9", "--jobs=60", "--hours=1", f"--truth={told}"]
+    command: list[str | Path] = [
+        JOBWATT,
+        "simulate",
+        "--fleet=9",
+        "--jobs=60",
+        "--hours=1",
+        f"--truth={told}",
+    ]
     with running([*command, f"--web.listen-address={where}"], tmp_path / "log"):
         eventually(lambda: answers(f"http://{where}/nodes/n0008/metrics"), 20, "no site")
     assert len(json.loads(told.read_text())["jobs"]) > 10
