@@ -8,10 +8,14 @@ rules alike.
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import yaml
@@ -20,10 +24,11 @@ from jobwatt.exposition.server import Request, Response, Server
 from jobwatt.simulation.blueprint import Gpu, Hardware, Package, PowerModel
 from jobwatt.simulation.fleet import Fleet, FleetJob, FleetNode, Outage, Stay, Zone
 from jobwatt.simulation.fleet_truth import truth
-from jobwatt.simulation.fleet_web import FleetRoutes
+from jobwatt.simulation.fleet_web import SD_PATH, FleetRoutes
 from servers import ROOT, Prometheus, answers, eventually, free_port, prometheus3, running
 
 INTERVAL = 15.0
+TIMEOUT = 10.0
 LINGER = 600.0
 READY_SECONDS = 60.0
 END = 720.0
@@ -42,6 +47,10 @@ WATTS = (81.25, 4.5, 303.125)
 """Of a job, on the package, the memory and the GPU of a node."""
 
 ZONES = {"FR": Zone(56.0, 1.25, 0.18, "EUR"), "DE": Zone(344.0, 1.36, 0.25, "EUR")}
+
+
+OFFSET = re.compile(r"\boffset (\d{2,})s\b")
+"""Of the rules, behind the scrapes that may be under way; the one of 1 s is none of these."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,12 @@ def _stay(job_uid: str, start: float, end: float, pause: tuple[float, float] | N
 
 def _node(name: str, *stays: Stay, zone: str = "FR") -> FleetNode:
     return FleetNode(name, HARDWARE, stays, zone, AGE)
+
+
+SLOW = Case(
+    "pages that take 4 s to come",
+    tuple(_node(f"slow-{n}", _stay(f"slurm:74{n}", 75.2, 400.2)) for n in range(8)),
+)
 
 
 def _cases() -> tuple[Case, ...]:
@@ -99,6 +114,7 @@ def _cases() -> tuple[Case, ...]:
             "an exporter that is killed, and started 90 s later",
             (replace(killed, outages=(Outage(150, 240),)),),
         ),
+        SLOW,
         Case(
             "five minutes without scrapes: jobs across and within",
             (replace(cut_off, unreachable=((300, 600),)),),
@@ -107,6 +123,8 @@ def _cases() -> tuple[Case, ...]:
 
 
 CASES = _cases()
+SLOW_SECONDS = 4.0
+"""Less than the timeout of a scrape, and long enough to be under way when rules are evaluated."""
 
 
 def paced(node: FleetNode, pace: float) -> FleetNode:
@@ -132,10 +150,44 @@ def paced(node: FleetNode, pace: float) -> FleetNode:
     )
 
 
-def fleet_of(cases: Sequence[Case], pace: float) -> Fleet:
+def fleet_of(cases: Iterable[Case], pace: float) -> Fleet:
     """The site on which all of these happen."""
     nodes = [paced(node, pace) for case in cases for node in case.nodes]
     return Fleet({node.name: node for node in nodes}, ZONES, pace, LINGER * pace, 120 * pace)
+
+
+class Slow(ThreadingHTTPServer):
+    """Nodes that take their time for a page."""
+
+    daemon_threads = True
+
+    def __init__(self, fleet: Fleet, seconds: float) -> None:
+        super().__init__(("127.0.0.1", 0), _SlowPages)
+        self.fleet, self.seconds = fleet, seconds
+        self.routes = FleetRoutes(fleet, time.time)
+        self.lock = threading.Lock()
+
+
+class _SlowPages(BaseHTTPRequestHandler):
+    server: Slow
+
+    def do_GET(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        with self.server.lock:
+            answer = self.server.routes.answer(Request("GET", self.path, "", headers))
+        if self.path != SD_PATH:
+            time.sleep(self.server.seconds)
+        with contextlib.suppress(ConnectionError):  # the scraper has lost its patience
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Type", answer.content_type)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
 
 
 @dataclass
@@ -152,11 +204,15 @@ class Replica:
         """Its query API."""
         return Prometheus(f"http://127.0.0.1:{self.port}")
 
-    def configure(self, site: str, pace: float, rules: Sequence[Path]) -> None:
+    def configure(self, site: str, slow: str, pace: float, rules: Sequence[Path]) -> None:
         """Write its configuration, with the project's rules at this pace."""
         self.folder.mkdir()
+
+        def paced_offset(found: re.Match[str]) -> str:
+            return f"offset {round(int(found[1]) * pace * 1000)}ms"
+
         for path in rules:
-            content = yaml.safe_load(path.read_text())
+            content = yaml.safe_load(OFFSET.sub(paced_offset, path.read_text()))
             for group in content["groups"]:
                 seconds = int(group["interval"].removesuffix("s"))
                 group["interval"] = f"{round(seconds * pace * 1000)}ms"
@@ -165,13 +221,18 @@ class Replica:
         config = {
             "global": {
                 "scrape_interval": interval,
-                "scrape_timeout": interval,
+                "scrape_timeout": f"{round(TIMEOUT * pace * 1000)}ms",
                 "evaluation_interval": interval,
                 "external_labels": {"replica": self.name},
             },
             "rule_files": [path.name for path in rules],
             "scrape_configs": [
-                {"job_name": "jobwatt", "http_sd_configs": [{"url": f"http://{site}/sd"}]},
+                {
+                    "job_name": "jobwatt",
+                    "http_sd_configs": [
+                        {"url": f"http://{where}{SD_PATH}"} for where in (site, slow)
+                    ],
+                },
                 {
                     "job_name": "jobwatt-grid",
                     "metrics_path": "/grid/metrics",
@@ -246,7 +307,8 @@ METHODS = {
 def lived(folder: Path, pace: float) -> Iterator[Site]:
     """The site after it has lived through all cases, its Prometheus servers still running."""
     two, three = Path("prometheus"), prometheus3() / "prometheus"
-    fleet = fleet_of(CASES, pace)
+    fleet = fleet_of((case for case in CASES if case is not SLOW), pace)
+    slow = Slow(fleet_of((SLOW,), pace), SLOW_SECONDS * pace)
     with contextlib.ExitStack() as held:
         routes = {"now": FleetRoutes(fleet, time.time)}
 
@@ -256,6 +318,9 @@ def lived(folder: Path, pace: float) -> Iterator[Site]:
         server = Server("127.0.0.1:0", answer)
         server.start()
         held.callback(server.stop)
+        threading.Thread(target=slow.serve_forever, args=(0.05,), daemon=True).start()
+        held.callback(slow.server_close)
+        held.callback(slow.shutdown)
         site = f"127.0.0.1:{server.address[1]}"
         replicas = [
             Replica(name, program, folder / name.replace(" ", "-"))
@@ -263,7 +328,7 @@ def lived(folder: Path, pace: float) -> Iterator[Site]:
         ]
         processes = {}
         for replica in replicas:
-            replica.configure(site, pace, recording_rules())
+            replica.configure(site, f"127.0.0.1:{slow.server_port}", pace, recording_rules())
             processes[replica.name] = held.enter_context(replica.run())
         for replica in replicas:
             eventually(
@@ -273,24 +338,41 @@ def lived(folder: Path, pace: float) -> Iterator[Site]:
             )
         both = held.enter_context(_reader(folder, replicas[:2]))
         epoch = time.time()
-        routes["now"] = FleetRoutes(fleet, time.time)  # the plan begins: everybody is up
+        # The plan begins: everybody is up.
+        routes["now"], slow.routes = (FleetRoutes(f, time.time) for f in (fleet, slow.fleet))
         _sleep_until(epoch + 300 * pace)
         processes["2 restarted"].kill()
         processes["2 restarted"].wait()
         _sleep_until(epoch + 600 * pace)
         held.enter_context(replicas[1].run())
         _sleep_until(epoch + END * pace)
-        told = truth(fleet, END * pace, epoch)
+        for replica in replicas:
+            _wait_until_counted(replica.api, len(fleet.nodes) + len(slow.fleet.nodes), pace)
+        jobs = [job for f in (fleet, slow.fleet) for job in truth(f, END * pace, epoch)["jobs"]]
         yield Site(
             {replica.name: replica.api for replica in replicas},
             both,
-            {job["job_uid"]: sum(job["joules"].values()) for job in told["jobs"]},
-            {job["job_uid"]: job["carbon_grams"] for job in told["jobs"]},
-            {job["job_uid"]: job["cost"]["EUR"] for job in told["jobs"]},
+            {job["job_uid"]: sum(job["joules"].values()) for job in jobs},
+            {job["job_uid"]: job["carbon_grams"] for job in jobs},
+            {job["job_uid"]: job["cost"]["EUR"] for job in jobs},
             time.time(),
-            END * pace + READY_SECONDS,
+            time.time() - epoch + INTERVAL * pace,
             INTERVAL * pace,
         )
+
+
+def _wait_until_counted(api: Prometheus, nodes: int, pace: float) -> None:
+    """Return once every node has been scraped after now, and the rules have seen it."""
+    time.sleep(INTERVAL * pace)
+    up = f'count(up{{job="jobwatt"}} == 1) == {nodes}'
+    eventually(lambda: api.query(up), READY_SECONDS, "not every node is up")
+    seen = time.time() + TIMEOUT * pace
+
+    def is_evaluated() -> bool:
+        groups = api.get("rules")["groups"]
+        return all(datetime.fromisoformat(g["lastEvaluation"]).timestamp() > seen for g in groups)
+
+    eventually(is_evaluated, READY_SECONDS, "the rules are not evaluated")
 
 
 def _sleep_until(moment: float) -> None:
