@@ -72,8 +72,8 @@ pictures: $(VENV)/.dev packages ## take the README's pictures anew: docs/images
 	$(BIN)/python tools/pictures.py
 
 .PHONY: bench-fleet bench-exactness
-bench-fleet: $(VENV)/.dev packages ## what one Prometheus needs by nodes: docs/scaling-measured.md
-	PYTHONPATH=tests $(BIN)/python tests/benchmarks/fleet.py --write docs/scaling-measured.md $(ARGS)
+bench-fleet: $(VENV)/.dev packages ## what one Prometheus needs, by nodes: docs/scaling.md
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/fleet.py --write docs/scaling.md $(ARGS)
 
 bench-exactness: $(VENV)/.dev packages ## totals of jobs beside the truth, 13 minutes: docs/exactness.md
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/exactness.py --write docs/exactness.md $(ARGS)

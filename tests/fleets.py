@@ -294,8 +294,8 @@ class Site:
 TOTAL = f"sum by (job_uid) (sum_over_time({DELTA}[$range]))"
 METHODS = {
     "the rules": TOTAL,
-    "max_over_time": f"sum by (job_uid) (max_over_time({COUNTER}[$range]))",
-    "increase": f"sum by (job_uid) (increase({COUNTER}[$range]))",
+    "`max_over_time`": f"sum by (job_uid) (max_over_time({COUNTER}[$range]))",
+    "`increase`": f"sum by (job_uid) (increase({COUNTER}[$range]))",
     "mean power": (
         f"sum_over_time(sum by (job_uid) (rate({COUNTER}[$window]))[$range:$interval]) * $seconds"
     ),

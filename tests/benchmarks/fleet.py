@@ -4,7 +4,7 @@ For each size `jobwatt simulate --fleet` serves the nodes and a Prometheus of it
 project's rules and alerts, scrapes them every 15 s. All of it shares this machine.
 
     fleet.py [--nodes 10,100,300,1000] [--seconds 180] [--prometheus prometheus]
-             [--write docs/scaling-measured.md]
+             [--write docs/scaling.md]
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ SETTLING_SECONDS = 90
 READY_SECONDS = 120
 PART_OF_INTERVAL = 1 / 3
 """Of a group's interval, in which it is to be evaluated."""
+
+HEADING = "### Measured"
 
 VARIABLE = re.compile(r"\$\{?(\w+)(?::\w+)?\}?")
 
@@ -288,7 +290,7 @@ def report(all_measured: list[Measured], seconds: int, version: str) -> str:
     )
     cpu = Procfs(Path("/proc")).read_cpu_model()
     return f"""\
-## Measured
+{HEADING}
 
 Written by `make bench-fleet` on {time.strftime("%Y-%m-%d")}: Prometheus {version},
 {os.cpu_count()} CPUs ({cpu}), which the simulated nodes and all else shared. Scrapes and rules
@@ -300,16 +302,43 @@ Series in the head are those that are scraped, those that the rules record, and 
 have ended and not left the head yet (up to three hours). CPUs are of Prometheus alone, rules
 included; the simulated nodes used {last.simulator_cpu:.2f} beside it at {last.nodes:,} nodes.
 
-Groups of rules:
-
 {by_group}
 The rules that cost most, at {last.nodes:,} nodes:
 
 {by_rule}
-Dashboards: all queries of one, one after the other, over the {SETTLING_SECONDS + seconds} s that
-there were; Grafana asks several at a time.
+All queries of a dashboard, one after the other, over the {SETTLING_SECONDS + seconds} s that there
+were; Grafana asks several at a time:
 
-{boards}"""
+{boards}
+What limits: memory grows with the series in the head, CPU with samples and, more, with the rules,
+whose groups are to be evaluated within a third of their interval. A group runs its rules one after
+the other: more CPUs do not make it faster, faster ones do. The windows of an hour in which
+snapshots are looked for are not full in a shorter run; `make bench-fleet ARGS="--seconds 3600"`
+fills them.
+
+To try your own size: `jobwatt simulate --fleet 500 --jobs 10000 --truth truth.json` serves the
+pages of 500 nodes under one address, where jobs come and go for a day. Prometheus finds them by
+
+```yaml
+scrape_configs:
+  - job_name: jobwatt
+    http_sd_configs: [{{url: "http://127.0.0.1:9743/sd"}}]
+  - job_name: jobwatt-grid
+    metrics_path: /grid/metrics
+    static_configs: [{{targets: ["127.0.0.1:9743"]}}]
+```
+
+and `/truth`, or the file in the end, says what each job has really used, emitted and cost.
+"""
+
+
+def put(page: str, section: str) -> str:
+    """Return a page with the section in place of the one that has its heading."""
+    before, heading, rest = page.partition(f"{HEADING}\n")
+    if not heading:
+        raise SystemExit(f"the page has no heading {HEADING!r} under which to write")
+    following = re.search(r"^##? ", rest, re.MULTILINE)
+    return f"{before}{section}\n{rest[following.start() :] if following else ''}"
 
 
 def _slowest(measured: Measured) -> tuple[str, float, float]:
@@ -331,7 +360,7 @@ def main() -> None:
         print(measured[-1], file=sys.stderr)
     page = report(measured, arguments.seconds, _version(arguments.prometheus))
     if arguments.write:
-        arguments.write.write_text(page)
+        arguments.write.write_text(put(arguments.write.read_text(), page))
     else:
         print(page)
 

@@ -66,7 +66,7 @@ def test_a_budget_knows_the_nodes_that_have_left_the_job(site: Site, replica: st
 
 def test_increase_is_not_exact(site: Site) -> None:
     """Why there are rules: it loses the first sample of each series, and all of most short jobs."""
-    joules = site.by_job(site.replicas["2"], METHODS["increase"])
+    joules = site.by_job(site.replicas["2"], METHODS["`increase`"])
     shortest = next(case for case in CASES if case.name == "3 s jobs").jobs
     assert sum(joules.get(uid, 0.0) for uid in shortest) < 0.2 * sum(
         site.joules[uid] for uid in shortest
