@@ -14,8 +14,8 @@ from http import HTTPStatus
 
 import jobwatt
 from jobwatt.exposition.connection import Request, Response, plain
-from jobwatt.exposition.grid_samples import grid_samples
-from jobwatt.exposition.render import Renderer, render_rows
+from jobwatt.exposition.grid_routes import GridRoutes
+from jobwatt.exposition.render import Renderer
 from jobwatt.grid.board import GridSnapshot, Site, Value
 from jobwatt.grid.contract import Boundary, Intensity, Kind
 from jobwatt.simulation.fleet import Fleet
@@ -65,8 +65,8 @@ class FleetRoutes:
             f"/nodes/{name}{metrics_path}": (NodePages(fleet, node, self._epoch), Renderer())
             for name, node in fleet.nodes.items()
         }
-        self._grid = _grid(fleet)
-        self._grid_path = f"/grid{metrics_path}"
+        grid, self._grid_path = _grid(fleet), f"/grid{metrics_path}"
+        self._grid = GridRoutes(lambda: grid, self._grid_path, clock)
         self._metrics_path = metrics_path
 
     def truth(self) -> bytes:
@@ -79,8 +79,7 @@ class FleetRoutes:
         if (found := self._pages.get(request.path)) is not None:
             return self._metrics(*found, request)
         if request.path == self._grid_path:
-            rows = grid_samples(self._grid, self._clock())
-            return _page(*render_rows(rows, *_accepted(request)))
+            return self._grid.answer(request)
         if request.path == SD_PATH:
             return Response(HTTPStatus.OK, JSON, self._targets(request.headers.get("host", "")))
         if request.path == "/truth":
@@ -94,7 +93,10 @@ class FleetRoutes:
         snapshot = pages.at(self._clock() - self._epoch)
         if snapshot is None:
             return plain(HTTPStatus.SERVICE_UNAVAILABLE)
-        return _page(*renderer.render(snapshot, *_accepted(request)))
+        accept = request.headers.get("accept", "")
+        encoding = request.headers.get("accept-encoding", "")
+        body, headers = renderer.render(snapshot, accept, encoding)
+        return Response(HTTPStatus.OK, headers.pop("Content-Type"), body, headers)
 
     def _targets(self, host: str) -> bytes:
         groups = [
@@ -108,11 +110,3 @@ class FleetRoutes:
             for name in self._fleet.nodes
         ]
         return json.dumps(groups).encode()
-
-
-def _accepted(request: Request) -> tuple[str, str]:
-    return request.headers.get("accept", ""), request.headers.get("accept-encoding", "")
-
-
-def _page(body: bytes, headers: dict[str, str]) -> Response:
-    return Response(HTTPStatus.OK, headers.pop("Content-Type"), body, headers)
