@@ -38,8 +38,10 @@ JOBS_A_NODE, HOURS = 5, 6
 
 SETTLING_SECONDS = 90
 READY_SECONDS = 120
-PART_OF_INTERVAL = 1 / 3
-"""Of a group's interval, in which it is to be evaluated."""
+COUNTED_SECONDS = 90
+"""After its end a job's energy is in its total."""
+
+RANGE = "2h"
 
 HEADING = "### Measured"
 
@@ -57,7 +59,17 @@ class Query:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one size needed."""
+    """What one size needed.
+
+    Attributes:
+        cpu, simulator_cpu: CPUs in use, of Prometheus and of the simulated nodes.
+        down: nodes that were not reached in the end.
+        groups: mean and longest evaluation, in seconds.
+        rules: mean evaluation of each, longest first.
+        dashboards: seconds of each query.
+        ended: jobs that ended meanwhile.
+        worst: how far the total of one of them is from the truth at most, as a part of it.
+    """
 
     nodes: int
     series: float
@@ -70,6 +82,8 @@ class Measured:
     groups: dict[str, tuple[float, float]]
     rules: list[tuple[float, str]]
     dashboards: dict[str, list[float]]
+    ended: int
+    worst: float
 
 
 def dashboard_queries() -> list[Query]:
@@ -94,8 +108,10 @@ def _panels(panels: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 class Site:
     """A simulated site and a Prometheus over it."""
 
-    def __init__(self, api: Prometheus, prometheus: int, simulator: int) -> None:
+    def __init__(self, api: Prometheus, where: str, prometheus: int, simulator: int) -> None:
         self.api = api
+        self._where = where
+        self._began = time.time()
         self._pids = prometheus, simulator
 
     def cpu(self) -> tuple[float, float]:
@@ -112,6 +128,20 @@ class Site:
         _, body = get(f"{self.api.url}/metrics")
         families = text_string_to_metric_families(body.decode())
         return sum(s.value for f in families for s in f.samples if s.name == name)
+
+    def exactness(self) -> tuple[int, float]:
+        """How many jobs have ended, and how far the total of one is from the truth at most."""
+        now = time.time()
+        truth = json.loads(get(f"http://{self._where}/truth")[1])["jobs"]
+        expr = f"sum by (job_uid) (sum_over_time(job_uid:jobwatt_job_energy_joules:delta[{RANGE}]))"
+        found = self.api.query(expr, now)
+        totals = {one["metric"]["job_uid"]: float(one["value"][1]) for one in found}
+        off = [
+            abs(totals.get(job["job_uid"], 0.0) / sum(job["joules"].values()) - 1)
+            for job in truth
+            if self._began < job["end"] < now - COUNTED_SECONDS
+        ]
+        return len(off), max(off, default=0.0)
 
     def rules(self) -> list[tuple[str, float, list[tuple[float, str]]]]:
         """Groups, how long their last evaluation took, and each of their rules."""
@@ -165,7 +195,7 @@ def site(nodes: int, program: str, folder: Path) -> Iterator[Site]:
         )
         api = Prometheus(f"http://127.0.0.1:{port}")
         eventually(lambda: answers(f"{api.url}/-/ready"), READY_SECONDS, "no Prometheus")
-        yield Site(api, server.pid, simulator.pid)
+        yield Site(api, where, server.pid, simulator.pid)
 
 
 def measure(nodes: int, program: str, seconds: int) -> Measured:
@@ -201,6 +231,7 @@ def measure(nodes: int, program: str, seconds: int) -> Measured:
             {group: (_mean(took), max(took)) for group, took in durations.items()},
             sorted(((_mean(took), name) for name, took in each.items()), reverse=True),
             _ask_dashboards(here.api, round(SETTLING_SECONDS + passed)),
+            *here.exactness(),
         )
 
 
@@ -248,6 +279,7 @@ def report(all_measured: list[Measured], seconds: int, version: str) -> str:
             "RSS, MiB",
             "slowest group, mean / longest s",
             "part of its interval",
+            "jobs ended, the worst total",
         ],
         [
             [
@@ -259,6 +291,7 @@ def report(all_measured: list[Measured], seconds: int, version: str) -> str:
                 f"{m.resident_mib:,.0f}",
                 "{}, {:.2f} / {:.2f}".format(*_slowest(m)),
                 f"{_slowest(m)[2] / INTERVAL:.1%}",
+                f"{m.ended:,}, off by {m.worst:.2%}",
             ]
             for m in all_measured
         ],
@@ -300,7 +333,8 @@ day, one node in eight with eight GPUs.
 {whole}
 Series in the head are those that are scraped, those that the rules record, and those of jobs that
 have ended and not left the head yet (up to three hours). CPUs are of Prometheus alone, rules
-included; the simulated nodes used {last.simulator_cpu:.2f} beside it at {last.nodes:,} nodes.
+included; the simulated nodes used {last.simulator_cpu:.2f} beside it at {last.nodes:,} nodes. The
+last column is how far the rules' total of any job that has ended is from what it has used.
 
 {by_group}
 The rules that cost most, at {last.nodes:,} nodes:

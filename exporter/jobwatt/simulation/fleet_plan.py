@@ -1,8 +1,7 @@
 """A made-up site of any size: the same numbers and seed, the same jobs at the same moments.
 
-The mix is made up after what is published of training clusters: most jobs are short, most of the
-energy is in the few that are long or wide. Jobs wait where no place is free; no
-node is oversubscribed.
+Most jobs are short, most of the energy is in the few that are long or wide. Jobs wait where no
+place is free; no node is oversubscribed.
 """
 
 from __future__ import annotations
