@@ -1,159 +1,34 @@
-"""A site whose truth is known, and real Prometheus servers over it under the project's rules.
+"""Real Prometheus servers over a site whose truth is known, under the project's rules.
 
-Everything that loses or doubles energy elsewhere happens there. All is planned in the seconds of a
-real site, scraped every 15 s; a `pace` of 0.1 lets ten of them pass in one, in plan, scrapes and
-rules alike.
+Scrapes and rules come every 15 s, times the pace of `fleet_cases`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import yaml
 
+from fleet_cases import AWAY, CASES, END, SCRAPE_TIMEOUT, SLOW, SLOW_SECONDS, fleet_of
 from jobwatt.exposition.server import Request, Response, Server
-from jobwatt.simulation.blueprint import Gpu, Hardware, Package, PowerModel
-from jobwatt.simulation.fleet import Fleet, FleetJob, FleetNode, Outage, Stay, Zone
+from jobwatt.simulation.fleet import Fleet
 from jobwatt.simulation.fleet_truth import truth
 from jobwatt.simulation.fleet_web import SD_PATH, FleetRoutes
 from servers import ROOT, Prometheus, answers, eventually, free_port, prometheus3, running
 
 INTERVAL = 15.0
-TIMEOUT = 10.0
-LINGER = 600.0
 READY_SECONDS = 60.0
-END = 720.0
-AGE = 30 * 86400.0
 
 DELTA = "job_uid:jobwatt_job_energy_joules:delta"
 COUNTER = "jobwatt_job_energy_joules_total"
-
-HARDWARE = Hardware(
-    "A CPU",
-    "Some DRAM",
-    (Package(32, PowerModel(50.0, 250.0, 260.0), PowerModel(8.0, 30.0)),),
-    (Gpu("A GPU", "Hopper", 80 << 30, PowerModel(70.0, 640.0, 700.0), "0000:1b:00.0"),),
-)
-WATTS = (81.25, 4.5, 303.125)
-"""Of a job, on the package, the memory and the GPU of a node."""
-
-ZONES = {"FR": Zone(56.0, 1.25, 0.18, "EUR"), "DE": Zone(344.0, 1.36, 0.25, "EUR")}
-
-
-OFFSET = re.compile(r"\boffset (\d{2,})s\b")
-"""Of the rules, behind the scrapes that may be under way; the one of 1 s is none of these."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """Jobs to which the same happens."""
-
-    name: str
-    nodes: tuple[FleetNode, ...]
-
-    @property
-    def jobs(self) -> set[str]:
-        """The uids of its jobs."""
-        return {stay.job.job_uid for node in self.nodes for stay in node.stays}
-
-
-def _stay(job_uid: str, start: float, end: float, pause: tuple[float, float] | None = None) -> Stay:
-    budget = 10_000_000.0 if job_uid == "slurm:64" else None
-    job = FleetJob(job_uid, "job", "ada", "vision", "gpu", budget)
-    return Stay(job, start, end, WATTS, pause, cpus=32, gpus=(0,))
-
-
-def _node(name: str, *stays: Stay, zone: str = "FR") -> FleetNode:
-    return FleetNode(name, HARDWARE, stays, zone, AGE)
-
-
-SLOW = Case(
-    "pages that take 4 s to come",
-    tuple(_node(f"slow-{n}", _stay(f"slurm:74{n}", 75.2, 400.2)) for n in range(8)),
-)
-
-
-def _cases() -> tuple[Case, ...]:
-    forty_five = [_stay(f"slurm:45{n:02}", 61.3 + 52 * n, 106.3 + 52 * n) for n in range(11)]
-    three = [_stay(f"slurm:3{n:02}", 63.7 + 17 * n, 66.7 + 17 * n) for n in range(36)]
-    wide = (
-        _node(f"wide-{n:02}", _stay("slurm:64", 90.4, 210.4 + 4 * n), zone=("FR", "DE")[n % 2])
-        for n in range(64)
-    )
-    reboot = _node("reboot", _stay("slurm:700", 75.2, 180), _stay("slurm:701", 285.5, 360.5))
-    # What the last scrape before a loss has not seen nobody can know: the job waits just then.
-    diskless = _node(
-        "diskless", _stay("slurm:710", 75.2, 180, (140, 180)), _stay("slurm:710", 280.1, 420.1)
-    )
-    killed = _node("killed", _stay("slurm:720", 75.2, 400.2))
-    cut_off = _node(
-        "cut-off",
-        _stay("slurm:730", 75.2, 680.2),
-        _stay("slurm:731", 400.1, 445.1),
-        _stay("slurm:732", 500.1, 503.1),
-    )
-    return (
-        Case("45 s jobs", (_node("short", *forty_five),)),
-        Case("3 s jobs", (_node("shortest", *three),)),
-        Case("a job on 64 nodes that end one by one", tuple(wide)),
-        Case("a reboot", (replace(reboot, outages=(Outage(180, 270),)),)),
-        Case(
-            "a reboot of a diskless node, its job goes on",
-            (replace(diskless, outages=(Outage(180, 270, forgets=True),)),),
-        ),
-        Case(
-            "an exporter that is killed, and started 90 s later",
-            (replace(killed, outages=(Outage(150, 240),)),),
-        ),
-        SLOW,
-        Case(
-            "five minutes without scrapes: jobs across and within",
-            (replace(cut_off, unreachable=((300, 600),)),),
-        ),
-    )
-
-
-CASES = _cases()
-SLOW_SECONDS = 4.0
-"""Less than the timeout of a scrape, and long enough to be under way when rules are evaluated."""
-
-
-def paced(node: FleetNode, pace: float) -> FleetNode:
-    """The same node in time that passes faster."""
-
-    def span(start: float, end: float) -> tuple[float, float]:
-        return start * pace, end * pace
-
-    return replace(
-        node,
-        stays=tuple(
-            replace(
-                stay,
-                start=stay.start * pace,
-                end=stay.end * pace,
-                pause=None if stay.pause is None else span(*stay.pause),
-                watts=tuple(watts / pace for watts in stay.watts),
-            )
-            for stay in node.stays
-        ),
-        outages=tuple(replace(o, start=o.start * pace, end=o.end * pace) for o in node.outages),
-        unreachable=tuple(span(*times) for times in node.unreachable),
-    )
-
-
-def fleet_of(cases: Iterable[Case], pace: float) -> Fleet:
-    """The site on which all of these happen."""
-    nodes = [paced(node, pace) for case in cases for node in case.nodes]
-    return Fleet({node.name: node for node in nodes}, ZONES, pace, LINGER * pace, 120 * pace)
 
 
 class Slow(ThreadingHTTPServer):
@@ -207,12 +82,8 @@ class Replica:
     def configure(self, site: str, slow: str, pace: float, rules: Sequence[Path]) -> None:
         """Write its configuration, with the project's rules at this pace."""
         self.folder.mkdir()
-
-        def paced_offset(found: re.Match[str]) -> str:
-            return f"offset {round(int(found[1]) * pace * 1000)}ms"
-
         for path in rules:
-            content = yaml.safe_load(OFFSET.sub(paced_offset, path.read_text()))
+            content = yaml.safe_load(path.read_text())
             for group in content["groups"]:
                 seconds = int(group["interval"].removesuffix("s"))
                 group["interval"] = f"{round(seconds * pace * 1000)}ms"
@@ -221,7 +92,7 @@ class Replica:
         config = {
             "global": {
                 "scrape_interval": interval,
-                "scrape_timeout": f"{round(TIMEOUT * pace * 1000)}ms",
+                "scrape_timeout": f"{round(SCRAPE_TIMEOUT * pace * 1000)}ms",
                 "evaluation_interval": interval,
                 "external_labels": {"replica": self.name},
             },
@@ -269,7 +140,9 @@ class Site:
         replicas: by name: `2`, `2 restarted`, `3`.
         both: a Prometheus that reads both of 2.x's, as Thanos would.
         joules, grams, cost: the truth, by job.
-        seconds: for how long it ran.
+        at: when all had been counted, Unix time.
+        seconds: from the beginning until then.
+        interval: seconds between two scrapes.
     """
 
     replicas: dict[str, Prometheus]
@@ -340,10 +213,13 @@ def lived(folder: Path, pace: float) -> Iterator[Site]:
         epoch = time.time()
         # The plan begins: everybody is up.
         routes["now"], slow.routes = (FleetRoutes(f, time.time) for f in (fleet, slow.fleet))
-        _sleep_until(epoch + 300 * pace)
+        leaves, returns = (epoch + moment * pace for moment in AWAY)
+        _sleep_until(leaves)
+        # Not within an evaluation: of that one alone it would know half.
+        _wait_until_evaluated(replicas[1].api)
         processes["2 restarted"].kill()
         processes["2 restarted"].wait()
-        _sleep_until(epoch + 600 * pace)
+        _sleep_until(returns)
         held.enter_context(replicas[1].run())
         _sleep_until(epoch + END * pace)
         for replica in replicas:
@@ -366,11 +242,16 @@ def _wait_until_counted(api: Prometheus, nodes: int, pace: float) -> None:
     time.sleep(INTERVAL * pace)
     up = f'count(up{{job="jobwatt"}} == 1) == {nodes}'
     eventually(lambda: api.query(up), READY_SECONDS, "not every node is up")
-    seen = time.time() + TIMEOUT * pace
+    _wait_until_evaluated(api)
+
+
+def _wait_until_evaluated(api: Prometheus) -> None:
+    """Return when the next evaluation of each group is over."""
+    now = time.time()
 
     def is_evaluated() -> bool:
         groups = api.get("rules")["groups"]
-        return all(datetime.fromisoformat(g["lastEvaluation"]).timestamp() > seen for g in groups)
+        return all(datetime.fromisoformat(g["lastEvaluation"]).timestamp() > now for g in groups)
 
     eventually(is_evaluated, READY_SECONDS, "the rules are not evaluated")
 

@@ -1,6 +1,6 @@
 """A job's total by the rules beside other ways to it: `make bench-exactness`.
 
-The cases of tests/fleets.py without hurry: scrapes and rules every 15 s, twelve minutes.
+The cases of tests/fleet_cases.py without hurry: scrapes and rules every 15 s, twelve minutes.
 
     exactness.py [--pace 1] [--write docs/exactness.md]
 """
@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 from benchmarks.bench import table
-from fleets import CASES, METHODS, Case, Site, lived
+from fleet_cases import CASES, Case
+from fleets import METHODS, Site, lived
 
 SERVERS = {
     "2": "all the time",
@@ -84,12 +85,13 @@ give the same totals.
 
 **Pages that take 4 s to come** are under way while the rules are evaluated, one after the other. A
 rule that reads such a counter, and a later one of the same evaluation that reads it again, need not
-see the same. Hence the rules read all counters as of ten seconds ago, when every scrape is in:
-without that, jobs on nodes whose phase is unlucky lose up to all of their energy.
+see the same: jobs on nodes whose phase is unlucky would lose up to all of their energy. Hence each
+counter is read once an evaluation, into its snapshot.
 
 What no rule can know: the energy between the last scrape of a counter and the loss of its state, as
-when a diskless node crashes (in the case above the job waits just then); and jobs that Prometheus
-did not reach within the ten minutes after their end.
+when a diskless node crashes (in the case above the job waits just then); jobs that Prometheus did
+not reach within the ten minutes after their end; and one interval of a Prometheus that is killed in
+the very moment in which it evaluates.
 """
 
 

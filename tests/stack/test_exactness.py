@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fleets import CASES, METHODS, TOTAL, Case, Site, lived
+from fleet_cases import CASES, Case
+from fleets import METHODS, TOTAL, Site, lived
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
