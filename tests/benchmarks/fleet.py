@@ -283,7 +283,7 @@ def report(all_measured: list[Measured], seconds: int, version: str) -> str:
         ],
         [
             [
-                f"{m.nodes:,}",
+                f"{m.nodes:,}" + (f", {m.down:.0f} not reached" if m.down else ""),
                 f"{m.scraped:,.0f}",
                 f"{m.series:,.0f}",
                 f"{m.samples_a_second:,.0f}",
