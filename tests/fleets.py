@@ -28,6 +28,7 @@ INTERVAL = 15.0
 READY_SECONDS = 60.0
 
 DELTA = "job_uid:jobwatt_job_energy_joules:delta"
+JOBS = "jobwatt-jobs"
 COUNTER = "jobwatt_job_energy_joules_total"
 
 
@@ -246,11 +247,11 @@ def _wait_until_counted(api: Prometheus, nodes: int, pace: float) -> None:
 
 
 def _wait_until_evaluated(api: Prometheus) -> None:
-    """Return when the next evaluation of each group is over."""
+    """Return when the next evaluation of the jobs' rules is over."""
     now = time.time()
 
     def is_evaluated() -> bool:
-        groups = api.get("rules")["groups"]
+        groups = [g for g in api.get("rules")["groups"] if g["name"] == JOBS]
         return all(datetime.fromisoformat(g["lastEvaluation"]).timestamp() > now for g in groups)
 
     eventually(is_evaluated, READY_SECONDS, "the rules are not evaluated")

@@ -89,9 +89,10 @@ see the same: jobs on nodes whose phase is unlucky would lose up to all of their
 counter is read once an evaluation, into its snapshot.
 
 What no rule can know: the energy between the last scrape of a counter and the loss of its state, as
-when a diskless node crashes (in the case above the job waits just then); jobs that Prometheus did
-not reach within the ten minutes after their end; and one interval of a Prometheus that is killed in
-the very moment in which it evaluates.
+when a diskless node crashes (in the case above the job waits just then); jobs that Prometheus
+did not reach within the ten minutes after their end; and one interval of a Prometheus that is killed
+in the very moment in which it evaluates, or between a node's failure and the next evaluation: back
+within five minutes, it takes that node's last snapshots for new ones.
 """
 
 
