@@ -19,8 +19,8 @@ AWAY = (300.0, 600.0)
 """When a Prometheus is away."""
 
 CUT_OFF = (240.0, 540.0)
-"""When a node cannot be reached. Not from the moment in which that Prometheus is killed: it must have
-noticed, or it takes the node's last snapshot for a new one when it comes back within five minutes."""
+"""When a node cannot be reached. Not from the moment in which that Prometheus is killed: if it has
+not evaluated since, it counts the node's last interval again when it is back (docs/exactness.md)."""
 
 END = 720.0
 
