@@ -20,7 +20,7 @@ AWAY = (300.0, 600.0)
 
 CUT_OFF = (240.0, 540.0)
 """When a node cannot be reached. Not from the moment in which that Prometheus is killed: if it has
-not evaluated since, it counts the node's last interval again when it is back (docs/exactness.md)."""
+not evaluated since, it counts the node's last interval again (docs/exactness.md)."""
 
 END = 720.0
 

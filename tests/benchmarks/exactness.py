@@ -88,11 +88,11 @@ rule that reads such a counter, and a later one of the same evaluation that read
 see the same: jobs on nodes whose phase is unlucky would lose up to all of their energy. Hence each
 counter is read once an evaluation, into its snapshot.
 
-What no rule can know: the energy between the last scrape of a counter and the loss of its state, as
-when a diskless node crashes (in the case above the job waits just then); jobs that Prometheus
-did not reach within the ten minutes after their end. A Prometheus that is killed in the moment
-in which it evaluates may miss one interval. Killed between a node's failure and the next
-evaluation, and back within five minutes, it counts that node's last interval again until the node is back.
+What no rule can know: the energy between the last scrape of a counter and the loss of its state,
+as when a diskless node crashes (in the case above the job waits just then); jobs that Prometheus
+did not reach within the ten minutes after their end. A Prometheus that is killed in the moment in
+which it evaluates may miss one interval. Killed between a node's failure and the next evaluation,
+and back within five minutes, it counts that node's last interval again until the node is back.
 """
 
 
