@@ -18,9 +18,8 @@ AGE = 30 * 86400.0
 AWAY = (300.0, 600.0)
 """When a Prometheus is away."""
 
-CUT_OFF = (240.0, 540.0)
-"""When a node cannot be reached. Not from the moment in which that Prometheus is killed: if it has
-not evaluated since, it counts the node's last interval again (docs/exactness.md)."""
+CUT_OFF = (292.0, 540.0)
+"""When a node cannot be reached: that Prometheus is killed before it can note the series' end."""
 
 END = 720.0
 

@@ -91,8 +91,7 @@ counter is read once an evaluation, into its snapshot.
 What no rule can know: the energy between the last scrape of a counter and the loss of its state,
 as when a diskless node crashes (in the case above the job waits just then); jobs that Prometheus
 did not reach within the ten minutes after their end. A Prometheus that is killed in the moment in
-which it evaluates may miss one interval. Killed between a node's failure and the next evaluation,
-and back within five minutes, it counts that node's last interval again until the node is back.
+which it evaluates may miss one interval.
 """
 
 
