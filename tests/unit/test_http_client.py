@@ -1,17 +1,28 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from fakes.certificates import LOCAL, issue
-from jobwatt.errors import Failed
-from jobwatt.http_client import Answer, ask, is_local, split_url, without_password
+from jobwatt.errors import Failed, TimedOut
+from jobwatt.http_client import (
+    Answer,
+    Unreachable,
+    ask,
+    basic_auth,
+    is_local,
+    split_url,
+    without_password,
+)
 
 AUTHORITY = issue("authority")
 SERVER = issue("server", AUTHORITY, *LOCAL)
@@ -32,9 +43,16 @@ class Pages(BaseHTTPRequestHandler):
         self.do_GET()
 
     def page(self) -> tuple[bytes, Mapping[str, str]]:
+        port = self.headers["Host"].rpartition(":")[2]
+        redirects = {
+            "/moved": "/told",
+            # Another name of the same machine is another server.
+            "/elsewhere": f"http://u:p@localhost:{port}/told?x",
+            "/nowhere": "http://[",
+        }
+        if self.path in redirects:
+            return b"", {"Location": redirects[self.path]}
         match self.path:
-            case "/elsewhere":
-                return b"", {"Location": "/told"}
             case "/told":
                 return str(self.headers.get("Authorization")).encode(), {}
             case "/bomb":
@@ -76,6 +94,28 @@ def tls_address(tmp_path: Path) -> Iterator[str]:
     yield from serving(context)
 
 
+@contextmanager
+def dripping(begin: bytes, drop: bytes) -> Iterator[str]:
+    """A server that says one thing, and then another one again and again."""
+    stop = threading.Event()
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(begin)
+            while not stop.wait(0.05):
+                connection.sendall(drop)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            stop.set()
+            thread.join()
+
+
 def asked(url: str, most_bytes: int = 1000, **more: object) -> Answer:
     return ask(url, timeout=10, most_bytes=most_bytes, **more)  # type: ignore[arg-type]
 
@@ -95,11 +135,88 @@ def test_no_tls_where_it_is_expected(address: str) -> None:
 
 
 def test_secrets_stay_with_whom_they_are_for(address: str) -> None:
-    """A redirect is followed without them; a question with a body follows none."""
+    """A redirect is followed within the server only; a question with a body follows none."""
     secret = {"Authorization": "Bearer t0k"}
-    assert asked(f"http://{address}/told", secret_headers=secret).body == b"Bearer t0k"
-    assert asked(f"http://{address}/elsewhere", secret_headers=secret).body == b"None"
-    assert asked(f"http://{address}/elsewhere", secret_headers=secret, data=b"x").status == 302
+    for path in ("/told", "/moved"):
+        assert asked(f"http://{address}{path}", headers=secret).body == b"Bearer t0k"
+    assert asked(f"http://{address}/moved", headers=secret, data=b"x").status == 302
+    elsewhere = asked(f"http://{address}/elsewhere", headers=secret)
+    assert (elsewhere.status, elsewhere.body) == (302, b"")
+    assert elsewhere.elsewhere == f"http://localhost:{address.rpartition(':')[2]}"
+    assert asked(f"http://{address}/nowhere").elsewhere == ""
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+DRIPS = {
+    "a head": ("http", HEAD, b"X: y\r\n", "nothing within 0.3 s"),
+    "a body": ("http", HEAD + b"Content-Length: 999\r\n\r\n", b"x", "no whole answer within"),
+    "TLS": ("https", b"\x16\x03\x03\x40\x00", b"\x02", "nothing within 0.3 s"),
+}
+
+
+@pytest.mark.parametrize("what", DRIPS)
+def test_time_is_limited_as_a_whole(what: str) -> None:
+    """However often a little comes."""
+    scheme, begin, drop, words = DRIPS[what]
+    begun = time.monotonic()
+    with dripping(begin, drop) as address, pytest.raises(TimedOut, match=words):
+        ask(f"{scheme}://{address}/", timeout=0.3, most_bytes=9999)
+    assert time.monotonic() - begun < 10
+
+
+def test_a_proxy_has_no_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor has its answer to a request for a tunnel."""
+    begun = time.monotonic()
+    with dripping(HEAD, b"X: y\r\n") as address:
+        monkeypatch.setenv("https_proxy", f"http://{address}")
+        with pytest.raises(TimedOut):
+            ask("https://provider.example/", timeout=0.3, most_bytes=99)
+    assert time.monotonic() - begun < 10
+
+
+def test_a_refusal_says_it_by_its_status() -> None:
+    """Its body is read where it is asked for only."""
+    page = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 999\r\n\r\n"
+    with dripping(page, b"x") as address:
+        answer = ask(f"http://{address}/", timeout=10, most_bytes=9999)
+    assert (answer.status, answer.body) == (403, b"")
+    with dripping(page, b"x") as address, pytest.raises(TimedOut):
+        ask(f"http://{address}/", timeout=0.3, most_bytes=9999, error_bodies=True)
+
+
+def test_no_secret_is_told(address: str) -> None:
+    """Neither one that cannot be sent, nor what a stranger says."""
+    with pytest.raises(Failed, match=r"^broken HTTP \(ValueError\)$") as caught:
+        asked(f"http://{address}/", headers={"Authorization": "s3cret\n"})
+    assert caught.value.__suppress_context__
+    with dripping(b"s3cret\r\n\r\n", b"") as stranger, pytest.raises(Failed) as caught:
+        asked(f"http://{stranger}/")
+    assert str(caught.value) == "broken HTTP (BadStatusLine)"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://127.0.0.1:1/", "Connection refused"),
+        ("http://a..b/", "no name of a host"),
+    ],
+)
+def test_nobody_there(url: str, words: str) -> None:
+    """In words, which leave the address to the caller."""
+    with pytest.raises(Unreachable, match=words) as caught:
+        asked(url)
+    assert url not in str(caught.value)
+
+
+def test_only_the_web_is_asked(tmp_path: Path) -> None:
+    """Whoever asks for a file has made a mistake."""
+    with pytest.raises(ValueError, match="is no address like"):
+        asked(f"file://{tmp_path}")
+
+
+def test_name_and_password() -> None:
+    """RFC 7617's own example with letters of UTF-8."""
+    assert basic_auth("test", "123\u00a3") == "Basic dGVzdDoxMjPCow=="
 
 
 @pytest.mark.parametrize("path", ["/", "/bomb"])

@@ -610,6 +610,7 @@ class Exporter(HTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer: tuple[int, bytes] = (200, json.dumps(made_up()).encode())
+        self.redirect = ""
         self.seen: list[tuple[str, str | None]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -621,6 +622,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.seen.append((self.path, self.headers["Authorization"]))
         code, body = self.server.answer
         self.send_response(code)
+        if self.server.redirect:
+            self.send_header("Location", self.server.redirect)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -695,6 +698,18 @@ def test_address_that_was_given_must_answer(
 
     assert isinstance(result.exception, RunError)
     assert says in str(result.exception)
+
+
+def test_exporter_that_sends_us_elsewhere(exporter: Exporter) -> None:
+    """Nobody else is asked, but named."""
+    exporter.answer = (301, b"")
+    exporter.redirect = "https://node7.example/api/v1/status?token=s3cret"
+
+    result = run("--once", "--url", exporter.url)
+
+    assert str(result.exception) == (
+        f"{exporter.url} sends us to https://node7.example; is the exporter running there?"
+    )
 
 
 def test_nobody_at_the_address_that_was_given() -> None:

@@ -6,7 +6,6 @@ as it is open.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import io
@@ -30,7 +29,7 @@ from click.core import ParameterSource
 from jobwatt.cli.options import with_config
 from jobwatt.config import Config
 from jobwatt.errors import ReadError, RunError, UsageError
-from jobwatt.http_client import ask, is_local, split_url, without_password
+from jobwatt.http_client import ask, basic_auth, is_local, split_url, without_password
 from jobwatt.units import duration_seconds, mean_power_uw
 
 if TYPE_CHECKING:
@@ -313,20 +312,21 @@ def _fetch(url: str) -> Mapping[str, Any]:
     """
     parts = _split(url)
     shown = without_password(parts)
-    secrets = {}
+    headers = {}
     if parts.username is not None:
-        secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        secrets["Authorization"] = f"Basic {base64.b64encode(secret).decode()}"
+        username, password = unquote(parts.username), unquote(parts.password or "")
+        headers["Authorization"] = basic_auth(username, password)
     try:
         answer = ask(
             f"{shown.rstrip('/')}/{STATUS_PATH}",
-            headers={"Accept": "application/json"},
-            secret_headers=secrets,
+            headers=headers,
             timeout=TIMEOUT_SECONDS,
             most_bytes=MOST_BYTES,
         )
     except ReadError as error:
         raise _NoExporterError(f"{shown} does not answer: {error}") from error
+    if answer.elsewhere:
+        raise _NoExporterError(f"{shown} sends us to {answer.elsewhere}")
     status = f"{answer.status} {answer.reason}"
     if answer.status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
         raise RunError(f"{shown} refuses ({status}); give --url with user:password@")

@@ -6,7 +6,6 @@ MWh. Marginal: what one kWh more would cause. It has a series of its own and is 
 
 from __future__ import annotations
 
-import base64
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from jobwatt.grid.contract import Boundary, GridError, Intensity, Kind, Reason, 
 from jobwatt.grid.making import Place, Remote, needed
 from jobwatt.grid.options import Options
 from jobwatt.grid.secret import Secret
+from jobwatt.http_client import basic_auth
 
 __all__ = ["NAME", "Maker", "WattTime", "WattTimeLogin", "parse"]
 
@@ -79,8 +79,7 @@ class WattTimeLogin:
                 self._bearer = ""
 
     def _log_in(self) -> str:
-        pair = f"{self._user}:{self._password.reveal()}".encode()
-        headers = {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+        headers = {"Authorization": basic_auth(self._user, self._password.reveal())}
         answer = fields(get_json(f"{self.url}/login", headers, self.timeout), "the login's answer")
         token = answer.get("token")
         # http.client repeats a header that it refuses in its error.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import math
@@ -14,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlencode
 
-import jobwatt
 from jobwatt.errors import ReadError, RunError
-from jobwatt.http_client import Answer, ask, split_url, without_password
+from jobwatt.http_client import Answer, ask, basic_auth, split_url, without_password
 from jobwatt.report.sample import Sample
 
 __all__ = ["Access", "Prometheus", "TooMuch"]
@@ -100,14 +98,13 @@ class Prometheus:
         self._access = access
         self._timeout = timeout
         self._sleep = sleep
-        self._secrets = dict(access.headers)
+        self._headers = {"Accept-Encoding": "gzip", **access.headers}
         username = access.username or unquote(parts.username or "")
         password = access.password or unquote(parts.password or "")
         if access.token:
-            self._secrets["Authorization"] = f"Bearer {access.token}"
+            self._headers["Authorization"] = f"Bearer {access.token}"
         elif username:
-            secret = base64.b64encode(f"{username}:{password}".encode()).decode()
-            self._secrets["Authorization"] = f"Basic {secret}"
+            self._headers["Authorization"] = basic_auth(username, password)
 
     def query(self, expr: str, at_ms: int) -> list[Sample]:
         """Return the instant vector of an expression at a moment; without values that are none.
@@ -148,14 +145,10 @@ class Prometheus:
             return ask(
                 f"{self.url}/api/v1/query",
                 data=urlencode(form).encode(),
-                headers={
-                    "Accept": "application/json",
-                    "Accept-Encoding": "gzip",
-                    "User-Agent": f"jobwatt/{jobwatt.__version__}",
-                },
-                secret_headers=self._secrets,
+                headers=self._headers,
                 timeout=self._timeout + GRACE_SECONDS,
                 most_bytes=MOST_BYTES,
+                error_bodies=True,
                 tls=self._access.tls,
             )
         except ReadError as error:

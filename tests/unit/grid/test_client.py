@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import email.utils
-import ipaddress
 import socket
 import ssl
 import threading
@@ -15,10 +13,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from fakes.certificates import LOCAL, issue
 from fakes.grid_sites import Asked, Reply, Site, serving
 from jobwatt.grid.client import get_json
 from jobwatt.grid.contract import GridError, Reason
@@ -92,43 +88,19 @@ def test_the_environment_names_a_proxy(site: Site, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("http_proxy", site.url)
     get_json("http://api.example/v3?zone=FR", {}, 5.0)
     assert site.asked[0].target == "http://api.example/v3?zone=FR"
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    get_json(f"{site.url}/direct", {}, 5.0)
+    monkeypatch.setenv("no_proxy", "127.1")  # as unlike this machine as another one's address
+    get_json(f"{site.url.replace('127.0.0.1', '127.1')}/direct", {}, 5.0)
     assert site.asked[1].target == "/direct"
 
 
-def certificate(folder: Path) -> Path:
-    """A file with a new key and its own certificate for 127.0.0.1."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = dt.datetime.now(dt.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    path = folder / "both.pem"
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return path
+CERTIFICATE = issue("test", None, *LOCAL, x509.DNSName("provider.example"))
 
 
 @pytest.fixture
 def secure(tmp_path: Path) -> Iterator[tuple[Site, Path]]:
     """A site with TLS, and its certificate."""
-    path = certificate(tmp_path)
+    path = tmp_path / "both.pem"
+    path.write_text(CERTIFICATE.key + CERTIFICATE.cert)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
     with serving(Site(lambda _: Reply(200, {"ok": True})), context) as made:
@@ -188,11 +160,12 @@ def test_tls_through_a_proxy(secure: tuple[Site, Path], monkeypatch: pytest.Monk
 
         threading.Thread(target=accept, daemon=True).start()
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{listener.getsockname()[1]}")
-        assert get_json(f"{site.url}/x", {"auth-token": "secret"}, 5.0) == {"ok": True}
-        assert heads[0].startswith(b"CONNECT 127.0.0.1:")
+        url = "https://provider.example/x"
+        assert get_json(url, {"auth-token": "secret"}, 5.0) == {"ok": True}
+        assert heads[0].startswith(b"CONNECT provider.example:443")
         assert b"secret" not in heads[0]
         site.trouble = Reply(200, b"{" * 1000, drip=0.1)
-        assert error_of(f"{site.url}/x", 0.5).reason is Reason.TIMEOUT
+        assert error_of(url, 0.5).reason is Reason.TIMEOUT
         listener.shutdown(socket.SHUT_RDWR)
 
 
