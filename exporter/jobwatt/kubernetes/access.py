@@ -89,8 +89,11 @@ def _checked(url: str) -> str:
         right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         right = False
-    if not right or parts.query or parts.username:
-        raise UsageError(f"--kubernetes.url: {url!r}: write it like https://host:6443")
+    if not right or parts.query or "@" in parts.netloc:
+        # Not shown: somebody may have put a password into it.
+        raise UsageError(
+            "--kubernetes.url: write it like https://host:6443, without user, password or query"
+        )
     return url
 
 

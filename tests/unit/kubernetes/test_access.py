@@ -98,11 +98,13 @@ def test_off_is_off(account: Path) -> None:
         ({"kubernetes_url": "https://api"}, {}, "cannot be asked: this node's name is missing"),
         ({"kubernetes_url": "api:6443"}, IN_CLUSTER, "write it like https://host:6443"),
         ({"kubernetes_url": "https://h:x"}, IN_CLUSTER, "write it like https://host:6443"),
+        ({"kubernetes_url": "https://:s3cret@h"}, IN_CLUSTER, "without user, password"),
     ],
 )
 def test_what_was_asked_for_and_cannot_be_is_an_error(
     account: Path, settings: dict[str, str], environment: dict[str, str], message: str
 ) -> None:
     """Before anything is measured."""
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as caught:
         find_access(Config(**settings), environment, account)  # type: ignore[arg-type]
+    assert "s3cret" not in str(caught.value)
