@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["visible"]
+__all__ = ["shown", "visible"]
+
+_MOST_SHOWN = 40
+
+
+def shown(value: object) -> str:
+    """Return a value as Python writes it, or how that begins."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def visible(text: str, *, plain: bool = False) -> str:

@@ -13,7 +13,7 @@ from jobwatt.errors import ReadError, TimedOut
 from jobwatt.grid.contract import GridError, Reason
 from jobwatt.http_client import GOOD, Answer, Unreachable, ask, split_url, without_password
 
-__all__ = ["MOST_BYTES", "get_json"]
+__all__ = ["get_json"]
 
 MOST_BYTES = 1 << 20
 """Of a body. The longest that is asked for, three hours of five-minute values, has 3 kB."""

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 from jobwatt.errors import UsageError
 from jobwatt.grid.secret import Secret
+from jobwatt.text import shown
 from jobwatt.units import duration_seconds
 
 __all__ = ["Options"]
 
-_MOST_SHOWN = 40
 _WORD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
@@ -34,7 +34,7 @@ class Options:
         if tree is None:
             tree = {}
         if not isinstance(tree, Mapping):
-            raise UsageError(f"{where}: keys with values are expected, not {_shown(tree)}")
+            raise UsageError(f"{where}: keys with values are expected, not {shown(tree)}")
         self._tree = tree
         self._asked: set[str] = set()
 
@@ -51,7 +51,7 @@ class Options:
             if key not in self._asked:
                 near = difflib.get_close_matches(str(key), self._asked, 1)
                 hint = f"did you mean {near[0]}?" if near else f"known: {self._known()}"
-                raise UsageError(f"{self.where}: unknown key {_shown(key)}; {hint}")
+                raise UsageError(f"{self.where}: unknown key {shown(key)}; {hint}")
 
     def _known(self) -> str:
         return ", ".join(sorted(self._asked)) or "none"
@@ -78,7 +78,7 @@ class Options:
         """Return one of several words."""
         value = self.text(key, default)
         if value not in choices:
-            raise self.error(key, f"{_shown(value)} is none of {', '.join(choices)}")
+            raise self.error(key, f"{shown(value)} is none of {', '.join(choices)}")
         return value
 
     def number(self, key: str, least: float, most: float) -> float | None:
@@ -87,9 +87,9 @@ class Options:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.error(key, f"{_shown(value)} is not a number")
+            raise self.error(key, f"{shown(value)} is not a number")
         if not least <= value <= most:
-            raise self.error(key, f"{_shown(value)} is not from {least:g} to {most:g}")
+            raise self.error(key, f"{shown(value)} is not from {least:g} to {most:g}")
         return float(value)
 
     def duration(self, key: str, default: float, least: float, most: float) -> float:
@@ -102,7 +102,7 @@ class Options:
         except ValueError as error:
             raise self.error(key, str(error)) from error
         if not least <= seconds <= most:
-            raise self.error(key, f"{_shown(value)} is not from {least:g}s to {most:g}s")
+            raise self.error(key, f"{shown(value)} is not from {least:g}s to {most:g}s")
         return seconds
 
     def url(self, key: str, default: str) -> str:
@@ -139,8 +139,3 @@ class Options:
         if file is None and not variable:
             return None
         return Secret(file, variable, environment)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"

@@ -32,6 +32,7 @@ from jobwatt.grid.contract import (
 from jobwatt.grid.making import Place
 from jobwatt.grid.options import Options
 from jobwatt.host.files import read_bytes
+from jobwatt.text import shown
 
 __all__ = ["NAME", "Maker", "Schedule", "Week", "parse_week"]
 
@@ -43,7 +44,6 @@ _INTERVAL_SECONDS = 20.0
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _KEYS = ("time_zone", "boundary", "grams_per_kwh")
 _TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
-_MOST_SHOWN = 40
 
 Day = tuple[tuple[int, float], ...]
 """Minutes after midnight, and the g/kWh from then on; the first is 0."""
@@ -124,7 +124,7 @@ def parse_week(data: bytes) -> Week:
         raise ValueError(f"the keys of a schedule are {', '.join(_KEYS)}, and no others")
     boundary = tree.get("boundary", Boundary.LIFECYCLE.value)
     if boundary not in list(Boundary):
-        raise ValueError(f"boundary: {_shown(boundary)} is neither lifecycle nor direct")
+        raise ValueError(f"boundary: {shown(boundary)} is neither lifecycle nor direct")
     return Week(_zone(tree.get("time_zone")), Boundary(boundary), _week(tree.get("grams_per_kwh")))
 
 
@@ -146,7 +146,7 @@ def _zone(name: object) -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         # OSError: the name of a folder of the database.
-        raise ValueError(f"time_zone: {_shown(name)} is not known here (package tzdata)") from error
+        raise ValueError(f"time_zone: {shown(name)} is not known here (package tzdata)") from error
 
 
 def _week(tree: object) -> tuple[Day, ...]:
@@ -173,7 +173,7 @@ def _range(name: object) -> range:
         if begin <= end:
             return range(begin, end + 1)
     raise ValueError(
-        f"grams_per_kwh: {_shown(name)} is not daily, a day ({', '.join(_DAYS)}), "
+        f"grams_per_kwh: {shown(name)} is not daily, a day ({', '.join(_DAYS)}), "
         "or a range of days such as mon-fri"
     )
 
@@ -185,7 +185,7 @@ def _day(name: str, tree: object) -> Day:
     for at, value in tree.items():
         found = _TIME.fullmatch(str(at))
         if found is None:
-            raise ValueError(f"grams_per_kwh: {name}: {_shown(at)} is no time from 00:00 to 23:59")
+            raise ValueError(f"grams_per_kwh: {name}: {shown(at)} is no time from 00:00 to 23:59")
         entries.append((int(found[1]) * 60 + int(found[2]), _grams(f"{name}: {at}", value)))
     entries.sort()
     if not entries or entries[0][0] != 0:
@@ -200,11 +200,6 @@ def _grams(where: str, value: object) -> float:
         amount = -1.0
     if not 0 <= amount <= MOST_GRAMS:
         raise ValueError(
-            f"grams_per_kwh: {where}: {_shown(value)} is not a number from 0 to {MOST_GRAMS:g}"
+            f"grams_per_kwh: {where}: {shown(value)} is not a number from 0 to {MOST_GRAMS:g}"
         )
     return amount
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"

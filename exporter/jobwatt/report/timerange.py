@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from jobwatt.units import duration_seconds
 
-__all__ = ["LEAST_MS", "Window", "moment", "moment_text", "windows"]
+__all__ = ["LEAST_MS", "Window", "first_length_ms", "moment", "moment_text", "windows"]
 
 SECOND_MS = 1000
 DAY_MS = 86_400 * SECOND_MS
