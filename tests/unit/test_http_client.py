@@ -6,13 +6,14 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from fakes.certificates import LOCAL, issue
+from fakes.peers import answering
 from jobwatt.errors import Failed, TimedOut
 from jobwatt.http_client import (
     Answer,
@@ -97,23 +98,8 @@ def tls_address(tmp_path: Path) -> Iterator[str]:
 @contextmanager
 def dripping(begin: bytes, drop: bytes) -> Iterator[str]:
     """A server that says one thing, and then another one again and again."""
-    stop = threading.Event()
-
-    def drip() -> None:
-        connection, _ = listener.accept()
-        with connection, suppress(OSError):
-            connection.sendall(begin)
-            while not stop.wait(0.05):
-                connection.sendall(drop)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=drip)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            stop.set()
-            thread.join()
+    with socket.create_server(("127.0.0.1", 0)) as listener, answering(listener, begin, drop):
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 def asked(url: str, most_bytes: int = 1000, **more: object) -> Answer:

@@ -16,6 +16,7 @@ from cryptography import x509
 
 from fakes.certificates import LOCAL, issue
 from fakes.grid_sites import Asked, Reply, Site, serving
+from fakes.peers import answering
 from jobwatt.grid.client import get_json
 from jobwatt.grid.contract import GridError, Reason
 
@@ -196,41 +197,21 @@ def test_until_when_to_wait(site: Site) -> None:
 
 def test_headers_that_never_end() -> None:
     """A head that drips is ended by the deadline as a body is."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        stop = threading.Event()
-
-        def drip() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.sendall(b"HTTP/1.1 200 OK\r\n")
-                while not stop.wait(0.1):
-                    try:
-                        connection.sendall(b"X: y\r\n")
-                    except OSError:
-                        return
-
-        thread = threading.Thread(target=drip, daemon=True)
-        thread.start()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        answering(listener, b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+    ):
         began = time.monotonic()
         error = error_of(f"http://127.0.0.1:{listener.getsockname()[1]}/", 0.5)
-        stop.set()
-        thread.join()
     assert error.reason is Reason.TIMEOUT
     assert time.monotonic() - began < 5.5
 
 
 def test_what_is_not_http() -> None:
     """A server of another protocol is malformed."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def talk() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
-                connection.recv(4096)
-
-        thread = threading.Thread(target=talk, daemon=True)
-        thread.start()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        answering(listener, b"SSH-2.0-OpenSSH_9.2\r\n"),
+    ):
         error = error_of(f"http://127.0.0.1:{listener.getsockname()[1]}/")
-        thread.join()
     assert error.reason is Reason.MALFORMED

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fakes.kubernetes import FakeApi, Trouble, issue, pod, serving
+from fakes.peers import answering
 from jobwatt.errors import Absent, Denied, Failed, ReadError, TimedOut
 from jobwatt.kubernetes import follow
 from jobwatt.kubernetes.client import Endpoint, opened
@@ -413,23 +414,8 @@ def test_no_token_goes_over_plain_http() -> None:
 )
 def test_what_is_no_answer(answer: bytes | None, kind: type[ReadError], message: str) -> None:
     """Each in the domain's words, with the address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        done = threading.Event()
-
-        def respond() -> None:
-            peer, _ = listener.accept()
-            with peer:
-                peer.recv(65536)
-                if answer is None:
-                    done.wait(5)
-                else:
-                    peer.sendall(answer)
-
-        thread = threading.Thread(target=respond)
-        thread.start()
+    with socket.create_server(("127.0.0.1", 0)) as listener, answering(listener, answer):
         error = error_of(Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}"), 0.2)
-        done.set()
-        thread.join()
     assert isinstance(error, kind)
     assert message in str(error)
     assert "http://127.0.0.1" in str(error)

@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from fakes.kubelet import FakeKubelet, listening, pod_resources
+from fakes.peers import answering
 from jobwatt.errors import Absent, Denied, Failed, ReadError, TimedOut
 from jobwatt.kubernetes import pod_resources as module
 from jobwatt.kubernetes.pod_resources import PodResources, list_devices
@@ -115,22 +116,8 @@ def test_what_is_no_answer(
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen()
-        done = threading.Event()
-
-        def respond() -> None:
-            peer, _ = listener.accept()
-            with peer:
-                peer.recv(65536)
-                if answer is None:
-                    done.wait(5)
-                else:
-                    peer.sendall(answer)
-
-        thread = threading.Thread(target=respond)
-        thread.start()
-        error = error_of(tmp_path / "s")
-        done.set()
-        thread.join()
+        with answering(listener, answer):
+            error = error_of(tmp_path / "s")
     assert isinstance(error, kind)
     assert str(error).startswith(f"{tmp_path}/s: ")
     assert message in str(error)
