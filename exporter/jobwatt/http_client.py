@@ -57,7 +57,7 @@ class Answer:
     Attributes:
         status, reason: of the status line.
         headers: case-insensitive.
-        body: as it was meant, without the encoding of the way; "" where it was not read.
+        body: as it was meant, without the encoding of the way; empty where it was not read.
         elsewhere: another server, as `https://host:port`, to which this one redirects.
     """
 
@@ -147,11 +147,12 @@ def ask(
         try:
             while True:
                 request = urllib.request.Request(url, data, sent)  # noqa: S310 - see split_url
-                with opener.open(request, timeout=timeout) as response:
+                with opener.open(request) as response:
                     deadline.check()
                     deadline.missing = "no whole answer"
                     target = _target(url, response)
-                    if redirects and target and _is_same_server(url, target):
+                    stays = urlsplit(url)[:2] == urlsplit(target)[:2]
+                    if stays and redirects:
                         url, redirects = target, redirects - 1
                         continue
                     is_read = response.status in GOOD or (error_bodies and not target)
@@ -160,11 +161,11 @@ def ask(
                         response.reason,
                         response.headers,
                         _body(response, most_bytes, deadline) if is_read else b"",
-                        "" if _is_same_server(url, target) else _server(target),
+                        "" if stays else _server(target),
                     )
         except (OSError, http.client.HTTPException, ValueError) as error:
-            # ValueError: a closed file, where the deadline comes between two reads.
-            # Without the cause: it may repeat a header.
+            # ValueError: a closed file, where the deadline comes between two reads; a header that
+            # cannot be sent, which the cause would repeat.
             raise (deadline.error() if deadline.expired else _translated(error, deadline)) from None
 
 
@@ -176,10 +177,6 @@ def _target(url: str, response: http.client.HTTPResponse) -> str:
     with suppress(ValueError):
         return urljoin(url, quote(location, safe=string.punctuation, encoding="latin-1"))
     return ""
-
-
-def _is_same_server(url: str, target: str) -> bool:
-    return urlsplit(url)[:2] == urlsplit(target)[:2]
 
 
 def _server(target: str) -> str:
@@ -267,7 +264,7 @@ class _Deadline:
         return TimedOut(f"{self.missing} within {self._seconds:g} s")
 
     def connected(self, address: tuple[str, int], *_: object) -> socket.socket:
-        """Return a connection that ends in time."""
+        """Return a connection that ends in time; further arguments are http.client's own."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError

@@ -38,7 +38,7 @@ class Secret:
         text = self._text().strip()
         if not text:
             raise GridError(Reason.UNREADABLE, f"{self} is empty")
-        # Also because http.client repeats a header that it refuses in its error.
+        # It stands in a header, or is a part of one.
         if len(text) > _MOST_CHARACTERS or not (text.isascii() and text.isprintable()):
             raise GridError(
                 Reason.UNREADABLE, f"{self} does not hold one line of printable ASCII characters"

@@ -82,7 +82,7 @@ class WattTimeLogin:
         headers = {"Authorization": basic_auth(self._user, self._password.reveal())}
         answer = fields(get_json(f"{self.url}/login", headers, self.timeout), "the login's answer")
         token = answer.get("token")
-        # http.client repeats a header that it refuses in its error.
+        # It will stand in a header.
         if not isinstance(token, str) or not (token.isascii() and token.isprintable() and token):
             raise GridError(Reason.MALFORMED, "the login's answer holds no token")
         return token
