@@ -106,8 +106,8 @@ def host_parts(config: Config, must_restart: Callable[[str], None] = lambda _: N
     topology = read_topology(config.path_sysfs)
     users = UserNames(config.path_rootfs)
     cgroupfs = _cgroupfs(config, procfs)
-    owners = JobOwners(config.job_max_per_user, users.name)
     files = JobFiles(config.path_rootfs / str(config.job_directory).lstrip("/"), users.name)
+    owners = JobOwners(config.job_max_per_user, users.name, files.uid_of)
     pods = _pod_jobs(config)
     resolvers = _resolvers(config, procfs, cgroupfs, users, owners, files, pods)
     records = names.JobNames(
@@ -205,7 +205,7 @@ def _resolvers(
     ]
     if config.job_trust_environment == "same-uid":
         by_cgroup = SchedulerResolver(schedulers, cgroups.uid, owners.vouch, job_of=pods.job_of)
-        by_environment[:0] = [slurm.SlurmEnvironment(), pbs.PbsEnvironment()]
+        by_environment[:0] = [slurm.SlurmEnvironment(files.restarts), pbs.PbsEnvironment()]
     else:
         by_cgroup = SchedulerResolver(schedulers, cgroups.uid, job_of=pods.job_of)
     return (
@@ -338,8 +338,8 @@ def owner_of_child(config: Config, environment: Mapping[str, str]) -> str:
     procfs = Procfs(config.path_procfs)
     cgroupfs = _cgroupfs(config, procfs)
     users = UserNames(config.path_rootfs)
-    owners = JobOwners(config.job_max_per_user, users.name)
     files = JobFiles(config.path_rootfs / str(config.job_directory).lstrip("/"), users.name)
+    owners = JobOwners(config.job_max_per_user, users.name, files.uid_of)
     known = {name: environment[name] for name in OWNER_VARIABLES if name in environment}
     facts = Facts(cgroupfs.resolve(procfs.read_cgroup(os.getpid())), os.getuid(), known)
     resolvers = _resolvers(config, procfs, cgroupfs, users, owners, files, PodJobs())

@@ -133,6 +133,7 @@ class JobFiles:
         self._unsure = False
         self._files: dict[str, tuple[tuple[int, ...], JobFile | None]] = {}
         self._records: dict[str, JobRecord] = {}
+        self._uids: dict[str, int] = {}
         self._by_id: dict[str, JobFile] = {}
         self._by_sluid: dict[str, JobFile] = {}
         self._complaint = ""
@@ -150,6 +151,11 @@ class JobFiles:
         known = self._by_id.get(job_id)
         # The file of another run says nothing about this one.
         return 0 if known is None or (sluid and known.sluid) else known.restarts
+
+    def uid_of(self, job_uid: str) -> int | None:
+        """Return the uid of the user of a run of a job, None where no file tells."""
+        self._follow(unsure=False)
+        return self._uids.get(job_uid)
 
     def id_of_sluid(self, sluid: str) -> str | None:
         """Return the id of the job whose run has that SLUID, None where no file tells."""
@@ -218,6 +224,7 @@ class JobFiles:
         known = [file for _, file in files.values() if file is not None]
         self._by_id = {file.job_id: file for file in known}
         self._records = {file.job_uid: file.record for file in known}
+        self._uids = {file.job_uid: file.uid for file in known if file.uid is not None}
         # A requeued job's file tells of its new run; the old one may still be on its way out.
         by_sluid = {**self._by_sluid, **{file.sluid: file for file in known if file.sluid}}
         while len(by_sluid) > _MOST_FILES:

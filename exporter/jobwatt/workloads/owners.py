@@ -1,8 +1,8 @@
 """Whose a job is that nobody but its user vouches for.
 
 The environment is the user's: anybody may write any job's name into it. So a job that is known by
-the environment alone belongs to the first uid that used its id, and each uid has a bounded number
-of them, live or lingering.
+the environment alone belongs to the uid that something root's names, else to the first uid that
+used its id, and each uid has a bounded number of the latter, live or lingering.
 """
 
 from __future__ import annotations
@@ -26,11 +26,18 @@ class JobOwners:
     Args:
         most: jobs a uid may have.
         user_name: returns the name of a user or its number as text.
+        told: returns the uid whose job it is by what root wrote, None where nothing tells.
     """
 
-    def __init__(self, most: int, user_name: Callable[[int], str]) -> None:
+    def __init__(
+        self,
+        most: int,
+        user_name: Callable[[int], str],
+        told: Callable[[str], int | None] = lambda _: None,
+    ) -> None:
         self._most = most
         self._user_name = user_name
+        self._told = told
         self._uid_of: dict[str, int] = {}
         self._live: dict[int, set[str]] = {}
         self._ended: dict[int, dict[str, None]] = {}  # the oldest first
@@ -47,11 +54,14 @@ class JobOwners:
 
         The job where it is the user's (with `root_gives_way` also where only root named it so far:
         prologs and daemons carry the variables of jobs), `session:<user>` where he has too many,
-        None where it is another's.
+        None where it is another's. What root wrote of its user goes before who was first.
         """
         if uid < 0:
             return None
-        owner = self._vouched.get(job_uid, self._uid_of.get(job_uid))
+        told = self._told(job_uid)
+        if told is not None and self._vouched.get(job_uid) != told:
+            self._vouch(job_uid, told)
+        owner = self.owner(job_uid)
         if owner == 0 and uid != 0 and root_gives_way and job_uid not in self._vouched:
             self._drop(job_uid)
             owner = None

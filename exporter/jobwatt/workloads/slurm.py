@@ -74,14 +74,24 @@ class SlurmScheduler:
         return f"slurm:{sluid}" if job_id is None else self._name(job_id, sluid)
 
     def _name(self, job_id: str, sluid: str = "") -> str:
-        restarts = self._restarts(job_id, sluid)
-        return f"slurm:{job_id}:r{restarts}" if restarts else f"slurm:{job_id}"
+        return _run(job_id, self._restarts(job_id, sluid))
 
 
 class SlurmEnvironment:
-    """Resolves by the environment alone, for sites where Slurm makes no cgroups."""
+    """Resolves by the environment alone, for sites where Slurm makes no cgroups.
+
+    Args:
+        restarts: as of `SlurmScheduler`: SLURM_RESTART_COUNT is the user's, too.
+    """
+
+    def __init__(self, restarts: Callable[[str, str], int] = _first_run) -> None:
+        self._restarts = restarts
 
     def job_uid(self, facts: Facts) -> str | None:
-        """Return the job that the environment names."""
+        """Return the latest run of the job that the environment names."""
         job_id = facts.environment.get("SLURM_JOB_ID", "")
-        return f"slurm:{job_id}" if _JOB_ID.fullmatch(job_id) else None
+        return _run(job_id, self._restarts(job_id, "")) if _JOB_ID.fullmatch(job_id) else None
+
+
+def _run(job_id: str, restarts: int) -> str:
+    return f"slurm:{job_id}:r{restarts}" if restarts else f"slurm:{job_id}"

@@ -211,6 +211,15 @@ def test_the_user_is_the_one_of_the_uid(folder: Path) -> None:
     assert {uid: r.user for uid, r in users.items()} == {"slurm:7": "user1000", "slurm:8": "bob"}
 
 
+def test_whose_each_run_is(folder: Path) -> None:
+    """By its uid, where the file has one."""
+    files = JobFiles(folder)
+    write(folder, "7", uid=1000, restarts=1)
+    write(folder, "8", user="bob")
+    told = [files.uid_of(job) for job in ("slurm:7", "slurm:7:r1", "slurm:8", "run:x")]
+    assert told == [None, 1000, None, None]
+
+
 def test_runs_of_a_job_are_told_apart(folder: Path) -> None:
     """By the count of the latest file, and by the SLUID where paths have it."""
     files = JobFiles(folder)

@@ -118,6 +118,25 @@ def test_a_cgroup_wins_over_who_was_first() -> None:
     assert owners.owner("slurm:7") is None
 
 
+def test_what_root_wrote_wins_over_who_was_first() -> None:
+    """It takes the job from whoever named it before, the job's cgroup included; for no cap."""
+    told: dict[str, int] = {}
+    owners = JobOwners(1, str, told.get)
+    assert owners.admit("slurm:7", BOB, root_gives_way=True) == "slurm:7"
+    owners.vouch("slurm:8", BOB)
+    told |= {f"slurm:{job}": ADA for job in (7, 8, 9)}
+    for job in told:
+        assert [owners.admit(job, uid, root_gives_way=True) for uid in (BOB, 0, ADA)] == [
+            None,
+            None,
+            job,
+        ]
+    assert owners.refusals == {"job_cap": 0, "job_owner": 6}
+    again = JobOwners(1, str)
+    again.restore(json.loads(json.dumps(owners.dump())), told)
+    assert (again.owner("slurm:7"), again.owner("slurm:8")) == (ADA, ADA)
+
+
 def test_what_root_made_is_roots() -> None:
     """However many: a user's cgroup of the same name is not that container, nor was it before."""
     owners = make(most=1)

@@ -136,6 +136,24 @@ def test_a_site_may_trust_the_environment_of_a_jobs_own_user(config: Config) -> 
         assert node.jobs(inside, outside, late) == ["slurm:7", "slurm:7", "system"]
 
 
+def test_a_trusted_environment_does_not_outdo_a_prolog(config: Config, tmp_path: Path) -> None:
+    """Its file has the job's user, and which run of the job it is; not who comes first."""
+    folder = tmp_path / "jobs"
+    folder.mkdir(mode=0o700)
+    trusting = replace(config, job_trust_environment="same-uid", job_directory=folder)
+    with ExitStack() as stack:
+        node = Node(stack, trusting)
+        stack.callback(node.remove)
+        (folder / "7.json").write_text(f'{{"id": "7", "restarts": 1, "uid": {ADA}}}')
+        (folder / "7.json").chmod(0o600)
+        claim = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "3"}
+        early = node.run("", BOB, claim)
+        assert node.jobs(early) == ["system"]
+        own = node.run("", ADA, claim)
+        assert node.jobs(early, own) == ["system", "slurm:7:r1"]
+        assert node.refusals() == {"job_cap": 0, "job_owner": 1}
+
+
 def test_a_declared_job_is_its_first_users(node: Node) -> None:
     """Another user's is what the order gives next; who is in a container may declare too."""
     node.make(f"x.service/docker/{ID}")

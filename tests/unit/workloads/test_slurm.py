@@ -152,6 +152,16 @@ def test_the_environment(value: str, expected: str | None) -> None:
     assert SlurmEnvironment().job_uid(facts) == expected
 
 
+def test_which_run_it_is_the_environment_does_not_tell() -> None:
+    """Something root's does."""
+    environment = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "5"}
+    facts = Facts({}, 1000, environment)
+    assert SlurmEnvironment().job_uid(facts) == "slurm:7"
+    runs = {("7", ""): 2}
+    by_file = SlurmEnvironment(lambda job_id, sluid: runs.get((job_id, sluid), 0))
+    assert by_file.job_uid(facts) == "slurm:7:r2"
+
+
 def test_without_a_variable() -> None:
     """A process that names no job has none."""
     assert SlurmEnvironment().job_uid(Facts({}, 1000)) is None
