@@ -111,8 +111,8 @@ def _address(ctx: click.Context, param: click.Parameter, value: str) -> str:
     "--account",
     callback=_name(MOST_ACCOUNT),
     metavar="ACCOUNT",
-    help="Whom the job is for. It is declared and shown; exporters charge accounts only where a "
-    "scheduler vouches for them.",
+    help="Whom the job is for: in the receipt, and for the command in JOBWATT_ACCOUNT. Exporters "
+    "charge no account by it: they take accounts from schedulers alone.",
 )
 @click.option("--json", "wants_json", is_flag=True, help="Make the receipt a JSON object.")
 @click.option(

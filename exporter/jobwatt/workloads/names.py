@@ -1,9 +1,9 @@
 """What a job's own environment says of it: its name, account, queue, deadline and budget.
 
 The environment is the user's. It is heard once a job, from the first process that speaks for it,
-and only where nothing that root wrote says otherwise. An account is taken from it only within a
-scheduler's own cgroup, which proves that the scheduler owns the job: what anybody can claim to be
-may not be charged to anybody.
+and only where nothing that root wrote says otherwise. An account is taken from it only in its
+scheduler's words, and within the scheduler's own cgroup, which proves that the scheduler owns the
+job: what anybody can claim to be may not be charged to anybody.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jobwatt.records import (
 
 __all__ = ["VARIABLES", "JobNames", "told_by_environment"]
 
-BUDGET, ACCOUNT = "JOBWATT_BUDGET", "JOBWATT_ACCOUNT"
+BUDGET = "JOBWATT_BUDGET"
 """What a user of any scheduler may set."""
 
 
@@ -70,12 +70,8 @@ _WORDS = {
 }
 """Kinds of jobs that a process can speak for; sessions and the system are nobody's to speak for."""
 
-_OWNING = frozenset({"slurm", "pbs", "k8s"})
-"""Schedulers whose cgroups prove that a job is theirs."""
-
 VARIABLES = (
     BUDGET,
-    ACCOUNT,
     *dict.fromkeys(
         name
         for words in _WORDS.values()
@@ -117,14 +113,12 @@ def told_by_environment(
     if words.job_id:
         if not _is_about(job_uid, say(words.job_id)):
             return None
-    elif BUDGET not in environment and ACCOUNT not in environment and not say(words.name):
+    elif BUDGET not in environment and not say(words.name):
         return None
-    account = NO_ACCOUNT
-    if proven and kind_of(job_uid) in _OWNING:
-        account = shown_name(say(words.account) or environment.get(ACCOUNT, "")) or NO_ACCOUNT
+    account = shown_name(say(words.account)) if proven else ""
     return JobRecord(
         name=shown_name(say(words.name)),
-        account=account,
+        account=account or NO_ACCOUNT,
         queue=shown_name(say(words.queue)),
         deadline=moment(say(words.deadline)),
         cpus=even_share(say(words.cpus)),

@@ -48,14 +48,17 @@ def test_a_job_whose_id_nobody_knows_is_told_of_by_any_of_its_processes() -> Non
     assert told_by_environment("slurm:s0123456789ABC", SLURM, proven=True) == BERT
 
 
-def test_the_account_of_the_scheduler_goes_before_the_users() -> None:
-    """His own word counts where the scheduler has no accounts."""
+def test_only_a_schedulers_word_is_an_account() -> None:
+    """What a user may write beside it, or in a pod, charges nobody."""
     both = {**SLURM, "JOBWATT_ACCOUNT": "rival"}
     assert told_by_environment("slurm:7", both, proven=True) == BERT
-    without = {"SLURM_JOB_ID": "7", "JOBWATT_ACCOUNT": "mine"}
-    assert told_by_environment("slurm:7", without, proven=True) == JobRecord(account="mine")
-    pod = told_by_environment("k8s:a-b", BUDGET, proven=True)
-    assert pod == JobRecord(account="rival", budget=KWH)
+    without = {"SLURM_JOB_ID": "7", "JOBWATT_ACCOUNT": "rival"}
+    assert told_by_environment("slurm:7", without, proven=True) == JobRecord()
+    assert told_by_environment("pbs:7", {**BUDGET, "PBS_JOBID": "7"}, proven=True) == JobRecord(
+        budget=KWH
+    )
+    assert told_by_environment("k8s:a-b", BUDGET, proven=True) == JobRecord(budget=KWH)
+    assert told_by_environment("k8s:a-b", {"JOBWATT_ACCOUNT": "rival"}, proven=True) is None
 
 
 @pytest.mark.parametrize(
@@ -155,5 +158,6 @@ def test_a_site_without_cgroups_trusts_the_environment_of_its_schedulers() -> No
 
 def test_all_variables_are_named() -> None:
     """What is not named is not read."""
-    assert set(SLURM) | set(BUDGET) <= set(VARIABLES)
+    assert set(SLURM) <= set(VARIABLES)
+    assert "JOBWATT_ACCOUNT" not in VARIABLES
     assert len(set(VARIABLES)) == len(VARIABLES)
