@@ -37,7 +37,12 @@ if [ -f "$file" ] && ! grep -q "$closed" "$file"; then
   fi
 fi
 
-# Older than a day: what has ended, and what a full disk left.
+# Older than a day, or before the last thousand: what has ended. And what a full disk left.
 find "$folder" -type f -name '[1-9]*.json' -mtime +0 -exec grep -q "$closed" {} \; -exec rm -f {} \;
+# Nobody but root names files here, and these names are digits.
+# shellcheck disable=SC2012
+ls -t "$folder" | sed -n '1,1000d; /^[1-9][0-9]*\.json$/p' | while read -r name; do
+  grep -q "$closed" "$folder/$name" && rm -f "$folder/$name"
+done
 find "$folder" -type f -name '.[1-9]*' -mtime +0 -exec rm -f {} \;
 exit 0

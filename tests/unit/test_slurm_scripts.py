@@ -284,6 +284,23 @@ def test_files_of_jobs_that_ended_long_ago_are_removed(node: Node) -> None:
     assert node.names == ["2.json", "4.json"]
 
 
+def test_of_many_files_the_oldest_that_have_ended_are_removed(node: Node) -> None:
+    """A thousand stay: a folder of short jobs does not grow for a day."""
+    node.prolog(SLURM_JOB_ID="1")
+    node.epilog(SLURM_JOB_ID="1")
+    closed = (node.folder / "1.json").read_text()
+    node.prolog(SLURM_JOB_ID="2")
+    now = time.time()
+    for job_id in range(3, 1101):
+        (node.folder / f"{job_id}.json").write_text(closed)
+    for path in node.folder.iterdir():
+        os.utime(path, (now - 5000 + int(path.stem),) * 2)
+    node.prolog(SLURM_JOB_ID="1101")
+    node.epilog(SLURM_JOB_ID="1101")
+    left = sorted(int(name.removesuffix(".json")) for name in node.names)
+    assert left == [2, *range(102, 1102)]
+
+
 def test_shellcheck_finds_nothing() -> None:
     """Both are POSIX shell."""
     scripts = [str(SCRIPTS / name) for name in ("prolog.sh", "epilog.sh")]

@@ -2,6 +2,9 @@
 
 They are believed because root wrote them: a file, or a folder, that anybody else could have written
 is not read. The folder is looked into when it has changed.
+
+However many files there are, each job that has not ended counts, and of the others those that ended
+last. What is beyond is read once, to know that, and forgotten but for its stamp.
 """
 
 from __future__ import annotations
@@ -37,12 +40,17 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"([1-9]\d{0,9})\.json", re.ASCII)
 _SLUID = re.compile(r"s[0-9A-HJKMNP-TV-Z]{13}")
 _MOST_BYTES = 1 << 16
-_MOST_FILES = 4096
+MOST_ENDED = 4096
+"""Files of ended jobs that count; the Epilog keeps fewer."""
+
 _MOST_RESTARTS = 1_000_000
 _UNSURE_NS = 2 * NS
 """A folder's time of change is coarse: what has just changed may change again unnoticed."""
 
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+_Known = tuple[int, "JobFile | None"]
+"""A file's stamp, and what it tells; None where that does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +139,7 @@ class JobFiles:
         self._user_name = user_name
         self._stamp: tuple[int, int] | None = None
         self._unsure = False
-        self._files: dict[str, tuple[tuple[int, ...], JobFile | None]] = {}
+        self._files: dict[str, _Known] = {}
         self._records: dict[str, JobRecord] = {}
         self._uids: dict[str, int] = {}
         self._by_id: dict[str, JobFile] = {}
@@ -181,26 +189,43 @@ class JobFiles:
             self._take({})
             return
         try:
-            self._take(self._list())
+            self._take(self._without_the_oldest(self._list()))
         except OSError as error:
             self._complain(str(translated(error, self._folder)))
 
-    def _list(self) -> dict[str, tuple[tuple[int, ...], JobFile | None]]:
-        files: dict[str, tuple[tuple[int, ...], JobFile | None]] = {}
+    def _list(self) -> dict[str, _Known]:
+        files: dict[str, _Known] = {}
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 name = _NAME.fullmatch(entry.name)
-                if name is None or len(files) == _MOST_FILES:
+                if name is None:
                     continue
                 try:
                     found = entry.stat(follow_symlinks=False)
                 except OSError:
                     continue  # replaced or removed this moment
-                stamp = found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+                # One number: there may be tens of thousands.
+                stamp = hash((found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size))
                 known = self._files.get(entry.name)
                 if known is None or known[0] != stamp:
                     known = stamp, self._read(entry.path, name[1], found)
                 files[entry.name] = known
+        return files
+
+    def _without_the_oldest(self, files: dict[str, _Known]) -> dict[str, _Known]:
+        """Return the files, without the word of those whose jobs ended first if they are many."""
+        ended = [
+            (file.record.ended, name)
+            for name, (_, file) in files.items()
+            if file is not None and file.record.ended is not None
+        ]
+        if len(ended) > MOST_ENDED:
+            self._complain(
+                f"{self._folder} has files of more than {MOST_ENDED} ended jobs: the oldest are "
+                "not used; the Epilog removes them (deploy/slurm)"
+            )
+            for _, name in sorted(ended)[:-MOST_ENDED]:
+                files[name] = files[name][0], None
         return files
 
     def _read(self, path: str, job_id: str, found: os.stat_result) -> JobFile | None:
@@ -219,17 +244,16 @@ class JobFiles:
             return file
         return replace(file, record=replace(file.record, user=self._user_name(file.uid)))
 
-    def _take(self, files: dict[str, tuple[tuple[int, ...], JobFile | None]]) -> None:
+    def _take(self, files: dict[str, _Known]) -> None:
         self._files = files
         known = [file for _, file in files.values() if file is not None]
         self._by_id = {file.job_id: file for file in known}
         self._records = {file.job_uid: file.record for file in known}
         self._uids = {file.job_uid: file.uid for file in known if file.uid is not None}
         # A requeued job's file tells of its new run; the old one may still be on its way out.
-        by_sluid = {**self._by_sluid, **{file.sluid: file for file in known if file.sluid}}
-        while len(by_sluid) > _MOST_FILES:
-            del by_sluid[next(iter(by_sluid))]
-        self._by_sluid = by_sluid
+        by_sluid = {file.sluid: file for file in known if file.sluid}
+        replaced = [item for item in self._by_sluid.items() if item[0] not in by_sluid]
+        self._by_sluid = {**dict(replaced[-MOST_ENDED:]), **by_sluid}
 
     def _complain(self, message: str) -> None:
         if self._complaint != message:

@@ -237,10 +237,43 @@ def test_runs_of_a_job_are_told_apart(folder: Path) -> None:
     assert files.restarts("8", SLUID[:-1] + "Z") == 3  # its file tells no SLUID
 
 
-def test_however_many_files_there_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is a most."""
-    monkeypatch.setattr(job_files, "_MOST_FILES", 3)
-    for number in range(1, 7):
-        write(folder, str(number), sluid=f"s000000000000{number}")
+def test_however_many_files_there_are_each_live_job_counts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And those that ended last, whatever the order of the folder; what does not is said once."""
+    monkeypatch.setattr(job_files, "MOST_ENDED", 3)
+    for number in range(1, 13):
+        ended = {} if number % 2 else {"ended": 1_800_000_000 + number}
+        write(folder, str(number), sluid=f"s00000000000{number:02}", **ended)
     files = JobFiles(folder)
-    assert len(files.refresh()) == 3
+    counted = {f"slurm:{number}" for number in (1, 3, 5, 7, 9, 11, 8, 10, 12)}
+    assert files.refresh().keys() == counted
+    read: list[str] = []
+
+    def read_bytes(path: str, most: int) -> bytes:
+        del most
+        read.append(Path(path).name)
+        return b"{}"
+
+    monkeypatch.setattr(job_files, "read_bytes", read_bytes)
+    write(folder, "13")
+    assert files.refresh().keys() == counted
+    assert read == ["13.json"]
+    (said,) = [r.getMessage() for r in caplog.records if "ended jobs" in r.getMessage()]
+    assert said == (
+        f"{folder} has files of more than 3 ended jobs: the oldest are not used; the Epilog "
+        "removes them (deploy/slurm)"
+    )
+
+
+def test_a_run_that_was_replaced_is_known_for_a_while(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bounded number of them, beside all that have files."""
+    monkeypatch.setattr(job_files, "MOST_ENDED", 2)
+    files = JobFiles(folder)
+    sluids = [f"s000000000000{number}" for number in range(6)]
+    for sluid in sluids:
+        write(folder, "7", sluid=sluid)
+        files.refresh()
+    assert [files.id_of_sluid(sluid) for sluid in sluids] == [None, None, None, "7", "7", "7"]
