@@ -214,9 +214,10 @@ class JobPresence:
     Attributes:
         processes: how many.
         started: when the first that was seen started, Unix time.
-        user: whose that was; of a scheduled job, the first that is not root's; "" while there is
-            nobody's but that of a pod's sandbox.
+        user: whose that was, or has become; of a scheduled job, the first that is not root's; ""
+            while there is nobody's but that of a pod's sandbox.
         uid: that user's, -1 where it does not matter.
+        first: that process, None while nobody's is there.
         record: what a process said of its job, None while none has.
         cpus: how many its cgroups leave it, None where that is all of the machine.
     """
@@ -227,6 +228,7 @@ class JobPresence:
     uid: int = -1
     record: JobRecord | None = None
     cpus: float | None = None
+    first: Process | None = None
 
 
 @dataclass(slots=True)

@@ -500,12 +500,12 @@ class HostProcesses:
         if process.job_uid == UNDECIDED:
             return
         presence = self._jobs[process.job_uid]
-        is_first = not presence.user and not _is_sandbox(process)
-        is_users = presence.uid == 0 and process.uid > 0 and is_scheduled(process.job_uid)
-        if is_first or is_users:
-            presence.user, presence.uid = process.user, process.uid
+        if not _is_sandbox(process):
+            _note_user(presence, process)
         by_cgroup = self._reserved.note(process.job_uid, cgroups)
         presence.cpus = self._reserved.cpus(process.job_uid)
+        if process.uid not in {0, presence.uid}:
+            return  # who may run something within a job does not speak for it
         if presence.record is None and process.environment and self._records is not None:
             presence.record = self._records.told_by(process, by_cgroup=by_cgroup)
 
@@ -711,6 +711,20 @@ def _facts(process: Process, cgroups: Mapping[str, str]) -> Facts:
 def _is_sandbox(process: Process) -> bool:
     """Whether a process only keeps a pod's namespaces, under a user of the runtime's choice."""
     return process.comm == SANDBOX and kind_of(process.job_uid) == "k8s"
+
+
+def _note_user(presence: JobPresence, process: Process) -> None:
+    """Note whose a job is: its first process's, of a scheduled one the first that is not root's.
+
+    Root starts what is others': that first process may be its user's a moment later.
+    """
+    if presence.first is None or not presence.user:
+        presence.first = process
+    else:
+        may_be = process is presence.first or is_scheduled(process.job_uid)
+        if presence.uid != 0 or process.uid <= 0 or not may_be:
+            return
+    presence.user, presence.uid = process.user, process.uid
 
 
 def _started(process: Process) -> float:

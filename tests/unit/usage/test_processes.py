@@ -652,20 +652,46 @@ def recorded_node(
 def test_a_scheduled_job_is_its_first_users_and_named_by_the_first_that_speaks(
     tmp_path: Path,
 ) -> None:
-    """Not the daemon's that begins it; who says nothing leaves it to others."""
+    """Not the daemon's that begins it, nor another user's; who says nothing leaves it to others."""
     records = Records()
     usage, begins = recorded_node(tmp_path, records)
     begins(10, 0, b"")
     job = usage.look(1).jobs["slurm:7"]
     assert (job.user, job.uid, job.record) == ("root", 0, None)
     begins(11, 1000, b"OTHER=1\0")
-    begins(12, 1001, b"JOB_NAME=bert\0")
-    begins(13, 1001, b"JOB_NAME=other\0")
+    begins(12, 1001, b"JOB_NAME=rival\0")
+    begins(13, 1000, b"JOB_NAME=bert\0")
+    begins(14, 1000, b"JOB_NAME=other\0")
     seen = usage.look(20_000_000_000)
     job = seen.jobs["slurm:7"]
     assert (job.user, job.uid, job.record) == ("ada", 1000, JobRecord(name="bert"))
-    assert (job.processes, records.heard) == (4, [(11, True), (12, True)])
+    assert (job.processes, records.heard) == (5, [(11, True), (13, True)])
     assert seen.records is records.known
+
+
+@pytest.mark.parametrize("job_uid", ["systemd:cron.service", "container:a", "k8s:a"])
+def test_only_a_jobs_own_user_or_root_speaks_for_it(tmp_path: Path, job_uid: str) -> None:
+    """Whoever has a process in root's unit or container sets no budget of it."""
+    records = Records()
+    usage, begins = recorded_node(tmp_path, records, job_uid)
+    begins(10, 0, b"OTHER=1\0")
+    begins(11, 1001, b"JOB_NAME=rival\0")
+    job = usage.look(1).jobs[job_uid]
+    assert (job.user, job.record, records.heard) == ("root", None, [(10, True)])
+    begins(12, 0, b"JOB_NAME=late\0")
+    assert usage.look(20_000_000_000).jobs[job_uid].record == JobRecord(name="late")
+
+
+def test_a_service_may_be_started_by_root_for_its_user(tmp_path: Path) -> None:
+    """Its first process becomes his, who then speaks; another's does not become the first."""
+    usage, begins = recorded_node(tmp_path, Records(), "container:a")
+    begins(10, 0, b"")
+    begins(11, 1001, b"JOB_NAME=rival\0")
+    usage.look(1)
+    begins(10, 1000, b"JOB_NAME=own\0")
+    usage.refresh(find(usage, 10))
+    job = usage.look(2).jobs["container:a"]
+    assert (job.user, job.uid, job.record) == ("ada", 1000, JobRecord(name="own"))
 
 
 def test_a_pods_job_is_not_its_sandboxs(tmp_path: Path) -> None:
