@@ -9,6 +9,7 @@ then the job has no info, and its energy is in no account yet.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -17,6 +18,7 @@ from jobwatt.budgets import BudgetRule, holding
 from jobwatt.model import UNDECIDED, JobPresence, Row, Rows, Usage
 from jobwatt.records import (
     NO_ACCOUNT,
+    BadBudget,
     Budget,
     BudgetOrigin,
     JobRecord,
@@ -30,6 +32,11 @@ __all__ = ["OTHER_ACCOUNT", "JobAccount", "JobBook", "Owners"]
 
 PATIENCE_NS = 6 * NS
 """How long a job's own processes may take to tell its name: after fork come setuid and exec."""
+
+log = logging.getLogger(__name__)
+
+LINES_SECONDS, MOST_LINES = 60.0, 10
+"""Lines about budgets that are none, and in what time: who has thousands of jobs fills no log."""
 
 OTHER_ACCOUNT = "other"
 """Of jobs whose account came when there were too many."""
@@ -179,6 +186,8 @@ class JobBook:
     _records: Mapping[str, JobRecord] = field(default_factory=dict)
     _unsettled: dict[str, JobAccount] = field(default_factory=dict)
     _displaced: list[JobAccount] = field(default_factory=list)
+    _lines: int = 0
+    _lines_since: float = 0.0
     _account_views: tuple[tuple[str, tuple[int, ...]], ...] | None = None
 
     def __post_init__(self) -> None:
@@ -298,9 +307,7 @@ class JobBook:
         """Take in what a process says of its job; the first word holds."""
         job.heard = True
         job.names = None
-        for origin in record.bad_budgets:
-            self.budget_errors[origin.value] += 1
-        record = replace(record, bad_budgets=())
+        self._complain(job, record.bad_budgets)
         if not job.settled:
             job.record = job.record.over(record)
             return
@@ -347,9 +354,8 @@ class JobBook:
         """Make a job's names final."""
         known = self._records.get(job.job_uid)
         if known is not None:
-            for origin in known.bad_budgets:
-                self.budget_errors[origin.value] += 1
-            job.record = replace(known, ended=None, bad_budgets=()).over(job.record)
+            self._complain(job, known.bad_budgets)
+            job.record = replace(known, ended=None).over(job.record)
         if presence is not None:
             job.user = presence.user
         job.user = job.record.user or job.user
@@ -371,6 +377,18 @@ class JobBook:
             self.accounts.setdefault(account, [])
             self._account_views = None
         job.account = account
+
+    def _complain(self, job: JobAccount, bad_budgets: Iterable[BadBudget]) -> None:
+        """Count what is no budget of a job, and say so while that is not said too often."""
+        for bad in bad_budgets:
+            self.budget_errors[bad.origin.value] += 1
+            if not 0 <= self._wall - self._lines_since < LINES_SECONDS:
+                self._lines, self._lines_since = 0, self._wall
+            self._lines += 1
+            if self._lines <= MOST_LINES:
+                log.warning("%s: no budget by its %s: %s", job.job_uid, bad.origin, bad.reason)
+            elif self._lines == MOST_LINES + 1:
+                log.warning("more budgets are none: jobwatt_budget_errors_total counts them")
 
     def _rule(self, job: JobAccount) -> None:
         """Find the budget that holds."""

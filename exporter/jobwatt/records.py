@@ -16,6 +16,7 @@ from jobwatt.units import energy_joules
 
 __all__ = [
     "NO_ACCOUNT",
+    "BadBudget",
     "Budget",
     "BudgetOrigin",
     "JobRecord",
@@ -34,6 +35,8 @@ NO_ACCOUNT = "none"
 
 MOST_CHARACTERS = 128
 """Of a name, as a label shows it."""
+
+_MOST_REASON = 200
 
 _SCHEDULED = frozenset({"slurm", "pbs"})
 _MOST_SECONDS = 1e11
@@ -62,6 +65,14 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class BadBudget:
+    """What somebody wrote for a budget and is none: where it stood, and why it is none."""
+
+    origin: BudgetOrigin
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """What a source tells of a job; what it does not tell is empty, None, or `none`.
 
@@ -74,7 +85,7 @@ class JobRecord:
         started, ended: Unix times, as its scheduler has them for this node.
         deadline: when its scheduler will end it.
         budget: what its user, or whoever submitted it, set.
-        bad_budgets: where something stood that is no budget.
+        bad_budgets: what stood there and is none.
         cpus: how many it was given on this node.
         gpus: the numbers of the device files of the GPUs that it was given.
         gpu_ids: the GPUs that it holds now, as a device plugin names them.
@@ -89,7 +100,7 @@ class JobRecord:
     ended: float | None = None
     deadline: float | None = None
     budget: Budget | None = None
-    bad_budgets: tuple[BudgetOrigin, ...] = ()
+    bad_budgets: tuple[BadBudget, ...] = ()
     cpus: float | None = None
     gpus: tuple[int, ...] = ()
     gpu_ids: tuple[str, ...] = ()
@@ -127,6 +138,7 @@ class JobRecord:
             None if budget is None else (budget.joules, budget.origin.value),
             self.cpus,
             self.gpus,
+            tuple((bad.origin.value, bad.reason) for bad in self.bad_budgets),
         )
 
     @classmethod
@@ -136,7 +148,9 @@ class JobRecord:
         Raises:
             ValueError, TypeError, LookupError: it is no such row.
         """
-        name, user, account, queue, namespace, started, ended, deadline, budget, cpus, gpus = row
+        name, user, account, queue, namespace, started, ended, *rest = row
+        deadline, budget, cpus, gpus, *newer = rest
+        bad_budgets = newer[0] if newer else ()
         return cls(
             str(name),
             str(user),
@@ -147,7 +161,7 @@ class JobRecord:
             None if ended is None else float(ended),
             None if deadline is None else float(deadline),
             None if budget is None else Budget(float(budget[0]), BudgetOrigin(budget[1])),
-            (),
+            tuple(BadBudget(BudgetOrigin(origin), str(reason)) for origin, reason in bad_budgets),
             None if cpus is None else float(cpus),
             tuple(int(gpu) for gpu in gpus),
         )
@@ -168,8 +182,12 @@ def is_scheduled(job_uid: str) -> bool:
 
 def shown_name(text: str) -> str:
     """Return a name that somebody made up as it may be shown: printable, and not too long."""
-    text = text[: MOST_CHARACTERS * 2].strip()
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)[:MOST_CHARACTERS]
+    return _shown(text, MOST_CHARACTERS)
+
+
+def _shown(text: str, most: int) -> str:
+    text = text[: most * 2].strip()
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)[:most]
 
 
 def budget_of(text: str, origin: BudgetOrigin) -> JobRecord:
@@ -178,8 +196,8 @@ def budget_of(text: str, origin: BudgetOrigin) -> JobRecord:
         return JobRecord()
     try:
         return JobRecord(budget=Budget(energy_joules(text), origin))
-    except ValueError:
-        return JobRecord(bad_budgets=(origin,))
+    except ValueError as error:
+        return JobRecord(bad_budgets=(BadBudget(origin, _shown(str(error), _MOST_REASON)),))
 
 
 def comment_budget(comment: str) -> JobRecord:

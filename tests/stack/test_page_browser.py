@@ -625,6 +625,7 @@ def job(job_uid: str, power: float, joules: float, **changes: object) -> dict[st
         "cpus": None,
         "budget_joules": None,
         "budget_origin": None,
+        "budget_errors": [],
         "started": now - 600,
         "measured_since": now - 600,
         "deadline": None,
@@ -644,7 +645,8 @@ def with_jobs(status: dict[str, Any]) -> dict[str, Any]:
         job(JOB, 60.0, 900_000.0, name="\u202emd-relax", k8s_namespace="chem-group", gpus=1)
         | {"budget_joules": 720_000.0, "budget_origin": "annotation"},
         job("systemd:kafka.service", 3.1, 640_000.0, user="svc-kafka", name=None, account=None)
-        | {"measured_since": now},
+        | {"measured_since": now}
+        | {"budget_errors": [{"origin": "environment", "reason": "'\u202e25' has no unit"}]},
         job("slurm:48100", 0.0, 36_000.0, name="smoke", ended=now - 31, started=now - 90),
         *(job(uid, 0.0, 7.0, name="sweep", ended=now - 60) for uid in ARRAY),
     ]
@@ -734,6 +736,21 @@ def test_job_opens_to_its_processes(job_visit: Visit, node: Node) -> None:
     expect(toggle).to_be_focused()
     page.keyboard.press("Enter")
     expect(detail).to_have_count(0)
+    assert job_visit.errors == []
+
+
+@WIDE_JOBS
+def test_a_budget_that_is_none_is_told(job_visit: Visit) -> None:
+    """Where it stood and why, in the row and below it."""
+    page = job_visit.page
+    page.locator("#more-live").click()
+    row = page.locator("#jobs tbody tr", has_text="systemd:kafka.service")
+    budget = row.locator(".c-budget")
+    expect(budget).to_have_text("not valid")
+    told = "environment: '\\u202e25' has no unit"
+    expect(budget).to_have_attribute("title", f"{told}; no budget")
+    row.get_by_role("button").click()
+    expect(page.locator("#jobs .detail")).to_contain_text(f"Budget not valid{told}")
     assert job_visit.errors == []
 
 

@@ -12,7 +12,7 @@ from jobwatt import jobs as jobs_module
 from jobwatt.budgets import parse_rules
 from jobwatt.jobs import JobBook
 from jobwatt.model import UNDECIDED, JobPresence, Process, Row, Usage
-from jobwatt.records import Budget, BudgetOrigin, JobRecord
+from jobwatt.records import BadBudget, Budget, BudgetOrigin, JobRecord
 from jobwatt.snapshot import JobView
 
 S = 1_000_000_000
@@ -238,20 +238,47 @@ def test_a_container_may_name_its_budget_a_moment_later() -> None:
     assert (named(view), view.budget) == (("", "root", "none"), BERT.budget)
 
 
-def test_bad_budgets_are_counted_once_a_job_and_stop_nothing() -> None:
-    """By where they stood."""
+def test_bad_budgets_are_counted_once_a_job_and_stop_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By where they stood; a line each tells why, and the job keeps it."""
     node = Node()
-    bad = JobRecord(name="a", bad_budgets=(BudgetOrigin.ENVIRONMENT,))
+    bad = JobRecord(name="a", bad_budgets=(BadBudget(BudgetOrigin.ENVIRONMENT, "'9' has no unit"),))
     node.appears("slurm:7", record=bad)
-    node.records["slurm:7"] = JobRecord(bad_budgets=(BudgetOrigin.COMMENT,))
+    comment = BadBudget(BudgetOrigin.COMMENT, "'x' is no energy")
+    node.records["slurm:7"] = JobRecord(bad_budgets=(comment,))
     node.appears("run:x", record=bad)
     for _ in range(3):
         node.second()
     assert node.book.budget_errors == {"annotation": 0, "environment": 2, "comment": 1}
+    assert sorted(caplog.messages) == [
+        "run:x: no budget by its environment: '9' has no unit",
+        "slurm:7: no budget by its comment: 'x' is no energy",
+        "slurm:7: no budget by its environment: '9' has no unit",
+    ]
     after = node.restarted()
     after.there, after.records = node.there, node.records
     after.second()
     assert after.book.budget_errors == {"annotation": 0, "environment": 0, "comment": 0}
+    assert len(caplog.messages) == 3
+    record = after.view("slurm:7").record
+    assert record is not None
+    assert record.bad_budgets == (comment, *bad.bad_budgets)
+
+
+def test_bad_budgets_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Ten lines a minute, and one that says where the others are."""
+    node = Node()
+    bad = JobRecord(bad_budgets=(BadBudget(BudgetOrigin.ENVIRONMENT, "why"),))
+    for number in range(50):
+        node.appears(f"run:{number}", record=bad)
+    node.second()
+    assert len(caplog.messages) == 11
+    assert caplog.messages[10] == "more budgets are none: jobwatt_budget_errors_total counts them"
+    node.appears("run:later", record=bad)
+    node.second(seconds=60)
+    assert caplog.messages[11:] == ["run:later: no budget by its environment: why"]
+    assert node.book.budget_errors["environment"] == 51
 
 
 def test_an_epilog_tells_the_exact_end() -> None:

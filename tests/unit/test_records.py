@@ -1,12 +1,14 @@
 """What is told of jobs: merged by field, bounded, kept over a restart."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobwatt.records import (
+    BadBudget,
     Budget,
     BudgetOrigin,
     JobRecord,
@@ -28,7 +30,7 @@ FULL = JobRecord(
     2.5,
     3.5,
     Budget(90e6, BudgetOrigin.COMMENT),
-    (BudgetOrigin.ENVIRONMENT,),
+    (BadBudget(BudgetOrigin.ENVIRONMENT, "lots"),),
     4.5,
     (0, 1),
 )
@@ -44,16 +46,16 @@ def test_the_more_trusted_word_goes_before_field_by_field() -> None:
     assert FULL.over(JobRecord()) == FULL
     assert JobRecord(account="vision").over(OTHER).account == "vision"
     assert JobRecord(name="bert").over(OTHER).account == "b"
-    both = FULL.over(JobRecord(bad_budgets=(BudgetOrigin.COMMENT,)))
-    assert both.bad_budgets == (BudgetOrigin.ENVIRONMENT, BudgetOrigin.COMMENT)
+    more = BadBudget(BudgetOrigin.COMMENT, "more")
+    assert FULL.over(JobRecord(bad_budgets=(more,))).bad_budgets == (*FULL.bad_budgets, more)
 
 
 @pytest.mark.parametrize("record", [FULL, JobRecord()])
 def test_a_record_outlives_a_restart(record: JobRecord) -> None:
-    """All but the errors, which have been counted."""
+    """Also one of a release that kept no errors."""
     row = json.loads(json.dumps(record.row()))
-    assert JobRecord.from_row(row).row() == record.row()
-    assert JobRecord.from_row(row).bad_budgets == ()
+    assert JobRecord.from_row(row) == record
+    assert JobRecord.from_row(row[:-1]) == replace(record, bad_budgets=())
 
 
 @pytest.mark.parametrize("row", [[], ["a"], 7, None, [*FULL.row()[:-1], ["x"]]])
@@ -83,12 +85,39 @@ def test_a_comment_without_a_budget_is_none(comment: str) -> None:
     assert comment_budget(comment) == JobRecord()
 
 
-@pytest.mark.parametrize("text", ["25", "lots", "-1kWh", "1e999kWh", "0kWh", "25 kwhh", "nan"])
-def test_what_is_no_budget_is_noted(text: str) -> None:
-    """It stops nothing."""
-    bad = JobRecord(bad_budgets=(BudgetOrigin.ENVIRONMENT,))
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("25", "'25' has no unit; write it like 25kWh or 25MJ"),
+        ("lots", "'lots' is no energy; write it like 2kWh, 500Wh or 90MJ"),
+        ("-1kWh", "'-1kWh' is no energy; write it like 2kWh, 500Wh or 90MJ"),
+        ("1e99kWh", "'1e99kWh': an energy must be at most 1e+15 J"),
+        ("0kWh", "'0kWh': an energy must be more than 0"),
+        (
+            "25 kwh",
+            "'25 kwh': 'kwh' is none of J, kJ, MJ, Wh, kWh, MWh; did you mean 25kWh?",
+        ),
+        ("a\x1b[2J\nb", "'a\\x1b[2J\\nb' is no energy; write it like 2kWh, 500Wh or 90MJ"),
+    ],
+)
+def test_what_is_no_budget_is_noted(text: str, reason: str) -> None:
+    """With what is wrong; it stops nothing."""
+    bad = JobRecord(bad_budgets=(BadBudget(BudgetOrigin.ENVIRONMENT, reason),))
     assert budget_of(text, BudgetOrigin.ENVIRONMENT) == bad
-    assert comment_budget("jobwatt:budget=").bad_budgets == (BudgetOrigin.COMMENT,)
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "5" + "x" * 5000, "9" * 5000 + "kwh", "\0" * 5000])
+def test_what_is_said_of_it_is_bounded(text: str) -> None:
+    """And printable: it is a user's."""
+    (bad,) = budget_of(text, BudgetOrigin.ENVIRONMENT).bad_budgets
+    assert (len(bad.reason) <= 200, bad.reason.isprintable()) == (True, True)
+
+
+def test_an_empty_budget() -> None:
+    """Is one that nobody set, but where a comment names one."""
+    assert [bad.origin for bad in comment_budget("jobwatt:budget=").bad_budgets] == [
+        BudgetOrigin.COMMENT
+    ]
     assert budget_of(" ", BudgetOrigin.ENVIRONMENT) == JobRecord()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from jobwatt.exposition.status import MOST_JOBS, MOST_OF_JOB, MOST_PROCESSES, status
 from jobwatt.gpus import GpuHolder, GpuInstance, GpuState, GpuUse
 from jobwatt.model import Component, Device, IdleMethod, IdlePower, Source
-from jobwatt.records import Budget, BudgetOrigin, JobRecord
+from jobwatt.records import BadBudget, Budget, BudgetOrigin, JobRecord
 from jobwatt.snapshot import (
     DeviceView,
     Health,
@@ -399,7 +399,9 @@ def told_of(view: JobView) -> dict[str, Any]:
 
 def test_names_of_a_job() -> None:
     """What is known of it, its budget, what it holds and until when."""
-    record = JobRecord("bert", "", "nlp", "gpu", "research", deadline=1_700_086_401.0)
+    bad = BadBudget(BudgetOrigin.ENVIRONMENT, "'25' has no unit")
+    deadline = 1_700_086_401.0
+    record = JobRecord("bert", "", "nlp", "gpu", "research", deadline=deadline, bad_budgets=(bad,))
     known = job("k8s:u")._replace(
         record=record,
         account="nlp",
@@ -417,6 +419,7 @@ def test_names_of_a_job() -> None:
         "k8s_namespace": "research",
         "budget_joules": 3.6e6,
         "budget_origin": "comment",
+        "budget_errors": [{"origin": "environment", "reason": "'25' has no unit"}],
         "cpus": 1.5,
         "deadline": 1_700_086_401.0,
     }
@@ -432,6 +435,7 @@ def test_job_without_names() -> None:
         *("cpus", "deadline", "ended"),
     }
     assert {name for name, value in told.items() if value is None} == unknown
+    assert told["budget_errors"] == []
 
 
 def test_foremost_jobs() -> None:

@@ -21,10 +21,12 @@ matter least. Fields are added, never changed in meaning.
     processes   [pid, comm, user, job_uid, power_watts, energy_joules, components {name: joules}]
     jobs        [job_uid, kind, name, user, account, queue, k8s_namespace, power_watts,
                 energy_joules, components {name: joules}, sources {name: joules}, cpu_seconds,
-                gpus, gpu_idle_joules, cpus, budget_joules, budget_origin, started, measured_since,
-                deadline, ended]: live ones by power, then those that linger, by their end;
-                cpu_seconds grows by what it keeps busy of the cpus that it holds, and the budget is
-                the whole job's, of which energy_joules is what it used on this node
+                gpus, gpu_idle_joules, cpus, budget_joules, budget_origin,
+                budget_errors [origin, reason], started, measured_since, deadline, ended]:
+                live ones by power, then those that linger, by their end; cpu_seconds grows
+                by what it keeps busy of the cpus that it holds, and the budget is the whole job's,
+                of which energy_joules is what it used on this node; budget_errors are what
+                somebody set for one and is none
     health      sample_seconds, samples_missed, cpu_seconds, cpu_ratio, resident_bytes,
                 checkpoint, series, series_dropped {reason: count}
     history     times [Unix seconds], devices {device: [watts]}
@@ -237,6 +239,10 @@ def _job(job: JobView, devices: Sequence[DeviceView]) -> dict[str, object]:
         "cpus": job.cpus,
         "budget_joules": None if budget is None else budget.joules,
         "budget_origin": None if budget is None else budget.origin.value,
+        "budget_errors": [
+            {"origin": bad.origin.value, "reason": bad.reason}
+            for bad in (record.bad_budgets if record else ())
+        ],
         "started": job.started,
         "measured_since": job.measured_since,
         "deadline": record and record.deadline,

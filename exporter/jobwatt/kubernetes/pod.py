@@ -174,7 +174,7 @@ def job_record(pods: Iterable[Pod], gpu_ids: Iterable[str] = ()) -> JobRecord:
     return replace(
         record,
         deadline=max((deadline for deadline in deadlines if deadline is not None), default=None),
-        bad_budgets=tuple(dict.fromkeys(record.bad_budgets)),
+        bad_budgets=record.bad_budgets[:1],  # one origin; its pods may be thousands
         cpus=sum(amount for amount in cpus if amount is not None) or None,
         gpu_ids=tuple(dict.fromkeys(gpu_ids)),
     )

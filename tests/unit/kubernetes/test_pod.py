@@ -234,8 +234,8 @@ def test_a_budget_that_is_none_is_noted() -> None:
         parse_pod(pod(uid=uid, annotations={"jobwatt.io/energy-budget": "lots"}), RULES)
         for uid in ("a", "b")
     )
-    assert one.record.bad_budgets == (BudgetOrigin.ANNOTATION,)
-    assert job_record([one, two]).bad_budgets == (BudgetOrigin.ANNOTATION,)
+    assert [bad.origin for bad in one.record.bad_budgets] == [BudgetOrigin.ANNOTATION]
+    assert job_record([one, two]).bad_budgets == one.record.bad_budgets
 
 
 def test_pods_of_a_job_tell_together() -> None:

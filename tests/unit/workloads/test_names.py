@@ -3,7 +3,7 @@
 import pytest
 
 from jobwatt.model import Process
-from jobwatt.records import Budget, BudgetOrigin, JobRecord
+from jobwatt.records import BadBudget, Budget, BudgetOrigin, JobRecord
 from jobwatt.workloads.names import VARIABLES, JobNames, told_by_environment
 
 SLURM = {
@@ -121,7 +121,9 @@ def test_hostile_values_are_bounded() -> None:
     }
     record = told_by_environment("slurm:7", hostile, proven=True)
     name = 'a"\\n\\x00\\x1b' + "x" * 116
-    assert record == JobRecord(name=name, bad_budgets=(BudgetOrigin.ENVIRONMENT,))
+    reason = "'free' is no energy; write it like 2kWh, 500Wh or 90MJ"
+    bad = BadBudget(BudgetOrigin.ENVIRONMENT, reason)
+    assert record == JobRecord(name=name, bad_budgets=(bad,))
 
 
 def test_what_root_wrote_is_merged_the_first_source_first() -> None:
