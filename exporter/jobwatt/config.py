@@ -424,8 +424,12 @@ def _read_file(path: Path) -> dict[str, Any]:
     """Return the file's values by setting's field name."""
     import yaml  # noqa: PLC0415 - only where there is a file
 
+    from jobwatt.yaml_keys import DuplicateKeyError, ValueLoader  # noqa: PLC0415 - likewise
+
     try:
-        tree = yaml.safe_load(read_bytes(path))
+        tree = yaml.load(read_bytes(path), ValueLoader)  # noqa: S506 - a safe loader
+    except DuplicateKeyError as error:
+        raise UsageError(f"{path}: {error}") from error
     except ReadError as error:
         raise UsageError(f"--config.file: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -449,6 +453,10 @@ def _flatten(
     for key, value in tree.items():
         name = f"{above}{key}"
         field_name = name.replace(".", "_").replace("-", "_")
+        if field_name in values:
+            raise UsageError(
+                f"{path}: {known[field_name]} is set twice, in two ways; leave one of the two"
+            )
         if field_name in known:
             values[field_name] = value
         elif isinstance(value, dict) and any(k.startswith(f"{field_name}_") for k in known):

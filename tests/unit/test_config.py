@@ -11,17 +11,17 @@ from jobwatt.errors import UsageError
 from jobwatt.kubernetes.pod import JobLabel, PodRules
 
 
-def from_file(tmp_path: Path, text: str | bytes) -> Config:
+def from_file(tmp_path: Path, text: str | bytes, command: str = "") -> Config:
     """Load a configuration file with this content."""
     path = tmp_path / "jobwatt.yml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return load_config({"config.file": str(path)}, {})
+    return load_config({"config.file": str(path)}, {}, command=command)
 
 
-def error_of(tmp_path: Path, text: str | bytes) -> str:
+def error_of(tmp_path: Path, text: str | bytes, command: str = "") -> str:
     """Return the usage error that a configuration file with this content makes."""
     with pytest.raises(UsageError) as caught:
-        from_file(tmp_path, text)
+        from_file(tmp_path, text, command)
     return str(caught.value).removeprefix(f"{tmp_path}/")
 
 
@@ -279,6 +279,33 @@ def test_a_wrong_value_in_the_file(tmp_path: Path, text: str, said: str) -> None
 def test_an_unknown_key(tmp_path: Path, text: str, said: str) -> None:
     """An unknown key is an error that names it, and the one that was probably meant."""
     assert error_of(tmp_path, text).startswith(f"jobwatt.yml: {said}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("grid_zone: FR\ngrid_zone: DE", "line 2: the key 'grid_zone' stands twice"),
+        ("job: {linger: 1m}\nlog: {}\njob: {linger: 2m}", "line 3: the key 'job' stands twice"),
+        ("job:\n  linger: 1m\n  linger: 2m", "line 3: the key 'linger' stands twice"),
+        ('zones:\n  FR: {pue: 1.2}\n  "FR": {pue: 1.3}', "line 3: the key 'FR' stands twice"),
+        ("budgets: [{budget: 1kWh, match: {user: a, user: b}}]", "line 1: the key 'user' stands"),
+        ("job: {linger: 1m}\njob.linger: 2m", "job.linger is set twice, in two ways"),
+        ("job: {max_per_user: 1, max-per-user: 2}", "job.max-per-user is set twice, in two ways"),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "grid", "run"])
+def test_a_key_that_stands_twice(tmp_path: Path, text: str, said: str, command: str) -> None:
+    """Neither is taken, also of what another command reads."""
+    message = error_of(tmp_path, text, command)
+    assert message.startswith(f"jobwatt.yml: {said}")
+    assert message.endswith("leave one of the two")
+
+
+def test_a_merged_key_may_be_written_over(tmp_path: Path) -> None:
+    """That is what merge keys are for."""
+    text = "zones: {FR: &all {pue: 1.2, price: 1}, DE: {<<: *all, pue: 1.3}}\n"
+    config = from_file(tmp_path, text, "grid")
+    assert config.zones == {"FR": {"pue": 1.2, "price": 1}, "DE": {"pue": 1.3, "price": 1}}
 
 
 @pytest.mark.parametrize(

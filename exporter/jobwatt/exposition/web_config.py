@@ -28,7 +28,6 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from jobwatt.errors import ReadError, UsageError
 from jobwatt.exposition.basic_auth import BasicAuth
@@ -163,19 +162,12 @@ def _tree(path: Path) -> object:
     """
     import yaml  # noqa: PLC0415 - only where there is a file
 
-    class Loader(yaml.BaseLoader):
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-            if len(mapping) != len(node.value):
-                raise UsageError(
-                    f"{path}: line {node.start_mark.line + 1}: a key stands twice in this section; "
-                    "leave one of the two"
-                )
-            return mapping
+    from jobwatt.yaml_keys import DuplicateKeyError, TextLoader  # noqa: PLC0415 - likewise
 
     try:
-        # The base loader turns tags and scalars into nothing but text.
-        return yaml.load(read_bytes(path).decode(), Loader)  # noqa: S506
+        return yaml.load(read_bytes(path).decode(), TextLoader)  # noqa: S506 - text only
+    except DuplicateKeyError as error:
+        raise UsageError(f"{path}: {error}") from error
     except ReadError as error:
         raise UsageError(f"--web.config.file: {error}; give a file that can be read") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

@@ -132,8 +132,12 @@ def _tree(data: bytes) -> object:
     """Return lists, mappings and text: YAML would take 06:00 for a number to the base of 60."""
     import yaml  # noqa: PLC0415 - only where there is a schedule
 
+    from jobwatt.yaml_keys import DuplicateKeyError, TextLoader  # noqa: PLC0415 - likewise
+
     try:
-        return yaml.load(data.decode(), yaml.BaseLoader)  # noqa: S506 - it makes nothing but text
+        return yaml.load(data.decode(), TextLoader)  # noqa: S506 - it makes nothing but text
+    except DuplicateKeyError as error:
+        raise ValueError(str(error)) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError) as error:
         # TypeError: a key that is a list.
         raise ValueError(f"not YAML: {' '.join(str(error).split())}") from error

@@ -92,6 +92,7 @@ def test_a_schedule_is_live(tmp_path: Path) -> None:
         ("time_zone: /etc/passwd", "time_zone: '/etc/passwd' is not known here"),
         ("time_zone: ../../x", "time_zone: '../../x' is not known here"),
         ("{time_zone: UTC, boundary: all}", "boundary: 'all' is neither lifecycle nor direct"),
+        ("{time_zone: UTC, time_zone: Europe/Paris}", "line 1: the key 'time_zone' stands twice"),
         ("{time_zone: UTC, grams_per_kwh: 5}", "grams_per_kwh: write it like"),
         ('{time_zone: UTC, grams_per_kwh: {mon-fri: {"00:00": 1}}}', "nothing for sat, sun"),
         (
