@@ -244,7 +244,7 @@ class JobBook:
                     self.owners.end(job.job_uid)
             elif job.ended_ns <= now_ns - self.linger_ns:
                 gone.append(job)
-            self._follow_end(job)
+            self._follow_end(job, span_ns)
         for job in list(self._unsettled.values()):
             self._try_to_settle(job, now_ns, present.get(job.job_uid))
         for job in gone[kept:]:
@@ -293,12 +293,17 @@ class JobBook:
             total[index] += uj
         self._account_views = None
 
-    def _follow_end(self, job: JobAccount) -> None:
-        """Take a scheduler's word for the end of a job that has no process any more."""
+    def _follow_end(self, job: JobAccount, span_ns: int) -> None:
+        """Take a scheduler's word for the end of a job that has no process any more.
+
+        An end from before the account was opened is of an earlier life. Of a job that came and went
+        between two samples it may lie within the interval, and it is in whole seconds.
+        """
         record = self._records.get(job.job_uid)
         if record is None or record.ended is None or record.ended == job.ended:
             return
-        if job.started <= record.ended <= self._wall + FORESEEN_SECONDS:
+        earliest = max(job.started, job.measured_since - span_ns / NS - 1.0)
+        if earliest <= record.ended <= self._wall + FORESEEN_SECONDS:
             job.ended = record.ended
 
     # --- names ----------------------------------------------------------------------------------

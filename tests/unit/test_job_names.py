@@ -295,6 +295,37 @@ def test_an_epilog_tells_the_exact_end() -> None:
     assert node.view("slurm:7").ended == EPOCH + 1.5
 
 
+def test_the_end_of_an_earlier_life_is_not_taken() -> None:
+    """A job that comes back after it was dropped has the closed file of before."""
+    node = Node()
+    node.records["slurm:7"] = replace(PROLOG, name="bert", ended=EPOCH + 1)
+    node.appears("slurm:7")
+    node.second()
+    node.there.clear()
+    node.second()
+    assert node.view("slurm:7").ended == EPOCH + 1
+    node.second(seconds=61)
+    assert "slurm:7" not in node.book.jobs
+    node.appears("slurm:7")
+    node.second()
+    node.there.clear()
+    node.second()
+    view = node.view("slurm:7")
+    assert (view.measured_since, view.started, view.ended) == (EPOCH + 64, EPOCH - 30, EPOCH + 65)
+
+
+def test_the_end_of_a_job_between_two_samples_is_taken() -> None:
+    """Its account is opened after it, and an Epilog's clock has whole seconds."""
+    node = Node()
+    node.second()
+    node.records["slurm:7"] = replace(PROLOG, name="bert", ended=EPOCH)
+    node.second({"slurm:7": 5})
+    for _ in range(8):  # until its names are settled
+        node.second()
+    view = node.view("slurm:7")
+    assert (view.measured_since, view.started, view.ended) == (EPOCH + 2, EPOCH - 30, EPOCH)
+
+
 @pytest.mark.parametrize("ended", [EPOCH - 31, EPOCH + 10_000])
 def test_an_end_that_cannot_be_is_not_taken(ended: float) -> None:
     """Before the start, or ahead."""
