@@ -24,7 +24,7 @@ from jobwatt.config import Config
 from jobwatt.errors import RunError
 from jobwatt.run.child import Ended
 from jobwatt.run.measure import ByExporter, ByOurselves
-from jobwatt.run.receipt import Run, as_json, as_text
+from jobwatt.run.receipt import Run, as_json, as_text, as_told
 from servers import JOBWATT, eventually
 
 NOBODY = "--exporter=http://127.0.0.1:1"
@@ -200,6 +200,24 @@ def test_only_what_was_used_meanwhile() -> None:
     assert receipt["notes"] == ["the figures are all that slurm:7 used here while the command ran"]
 
 
+@pytest.mark.parametrize(
+    ("jobs", "expected"),
+    [
+        ([job("slurm:7", ended=None)], "slurm:7"),
+        ([job("slurm:7"), job("slurm:7:r1", ended=None)], "slurm:7:r1"),
+        ([job("slurm:7", ended=None), job("slurm:7:r1", ended=None)], "slurm:7"),
+        ([job("slurm:7:r1", ended=None), job("slurm:7:r2", ended=None)], "slurm:7"),
+        ([job("slurm:77:r1", ended=None), job("slurm:7:r1")], "slurm:7"),
+        ([], "slurm:7"),
+    ],
+)
+def test_a_requeued_job_has_the_exporters_name(jobs: list[dict[str, Any]], expected: str) -> None:
+    """Its users cannot read which run it is."""
+    assert as_told(told(*jobs), "slurm:7") == expected
+    assert as_told(None, "slurm:7") == "slurm:7"
+    assert as_told(told(job("run:a:r1", ended=None)), "run:a") == "run:a"
+
+
 def test_estimated_share() -> None:
     """Is said for all to see."""
     half = job(sources={"rapl": 1800.0, "estimate": 5400.0})
@@ -273,7 +291,22 @@ def test_unknown_idle_power() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"after": told()}, "no account of run:bert-1"),
+        (
+            {"after": told()},
+            "no account of run:bert-1: it may not be allowed to read the environment",
+        ),
+        (
+            {"after": told(), "own_cgroup": False, "seconds": 0.02},
+            (
+                "no account of run:bert-1: the command lived 0.02 s, and may have ended between "
+                "two samples, 1 s apart; where longer ones"
+            ),
+        ),
+        ({"after": told(), "is_shared": True, "job_uid": "slurm:7"}, "no account of slurm:7; "),
+        (
+            {"after": told(), "is_shared": True, "job_uid": "k8s:a-b"},
+            "no account of k8s:a-b: where the API tells it the pod's owner, the job has that name",
+        ),
         ({"after": {"time": START, "devices": []}}, "older than this command"),
         ({"after": None, "trouble": ["all figures: it has gone"]}, "all figures: it has gone"),
         ({"after": told(), "exporter": None}, "it ended between two samples"),

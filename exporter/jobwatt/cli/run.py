@@ -32,7 +32,7 @@ from jobwatt.errors import ReadError, RunError, UsageError
 from jobwatt.host.run_cgroup import RunCgroup
 from jobwatt.run.child import BY_SIGNAL, Ended, Signals, StartError, start, wait
 from jobwatt.run.measure import ByExporter, ByOurselves, Measurer, Status, interval_of
-from jobwatt.run.receipt import Run, as_json, as_text
+from jobwatt.run.receipt import BRIEF_INTERVALS, Run, as_json, as_text, as_told
 from jobwatt.units import NS, energy_joules
 
 __all__ = ["run"]
@@ -42,9 +42,6 @@ log = logging.getLogger(__name__)
 MOST_NAME, MOST_ID, MOST_ACCOUNT = 96, 128, 128
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@:=-]*", re.ASCII)
 _STRANGE = re.compile(r"[^A-Za-z0-9._+@:=-]+", re.ASCII)
-
-BRIEF_INTERVALS = 3
-"""A command that lived shorter may have been seen by no sample."""
 
 
 def _name(
@@ -313,7 +310,7 @@ class _Job:
         used = end.cpu_seconds if self.cpu_seconds_used is None else self.cpu_seconds_used
         return Run(
             run_id=self.run_id,
-            job_uid=self.job_uid,
+            job_uid=as_told(self.after, self.job_uid),
             is_shared=not self.is_own,
             account=account,
             command=command,

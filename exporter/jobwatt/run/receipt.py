@@ -33,6 +33,7 @@ from typing import Any
 
 import jobwatt
 from jobwatt.config import Config
+from jobwatt.records import kind_of
 from jobwatt.run.child import Ended
 from jobwatt.run.measure import Status, interval_of
 from jobwatt.units import (
@@ -44,7 +45,7 @@ from jobwatt.units import (
     power_text,
 )
 
-__all__ = ["Figures", "Run", "as_json", "as_text", "figures_of"]
+__all__ = ["BRIEF_INTERVALS", "Figures", "Run", "as_json", "as_text", "as_told", "figures_of"]
 
 JOULES_PER_KWH = 3.6e6
 
@@ -52,6 +53,9 @@ NOT_MEASURED = frozenset({"estimate", "simulated"})
 
 LATE_INTERVALS = 2
 """A job whose account was opened later than so many intervals after its start has lost some."""
+
+BRIEF_INTERVALS = 3
+"""A command that lived shorter may have been seen by no sample."""
 
 LOST_RATIO, LOST_SECONDS = 0.02, 0.1
 """CPU time that is missing is told where it is more than both."""
@@ -137,6 +141,18 @@ def figures_of(told: Status | None, job_uid: str) -> Figures | None:
                 job["ended"] is None,
             )
     return None
+
+
+def as_told(told: Status | None, job_uid: str) -> str:
+    """Return a job's name as a status has it.
+
+    Which run of a requeued Slurm job this is, a file of root's tells: not everybody may read it.
+    """
+    if kind_of(job_uid) != "slurm":
+        return job_uid
+    live = [str(job["job_uid"]) for job in (told or {}).get("jobs", ()) if job["ended"] is None]
+    runs = [name for name in live if name.startswith(f"{job_uid}:r")]
+    return job_uid if job_uid in live or len(runs) != 1 else runs[0]
 
 
 def as_json(run: Run, config: Config) -> dict[str, Any]:
@@ -265,12 +281,24 @@ def _budget(energy: float | None, budget: float | None) -> dict[str, Any] | None
 def _unseen(run: Run) -> str:
     if "jobs" not in (run.after or {}):
         return "this exporter does not tell of jobs: it is older than this command"
-    if run.exporter is not None:
+    if run.exporter is None:
+        return "nothing of the command was seen: it ended between two samples"
+    absent = f"the exporter has no account of {run.job_uid}"
+    if kind_of(run.job_uid) == "k8s":
+        return f"{absent}: where the API tells it the pod's owner, the job has that name there"
+    if run.is_shared:
+        return f"{absent}; `jobwatt doctor` tells what it can see"
+    interval = interval_of(run.after or {})
+    if run.seconds < BRIEF_INTERVALS * interval and not run.own_cgroup:
         return (
-            f"the exporter has no account of {run.job_uid}: it may not be allowed to read the "
-            "environment of this user's processes; `jobwatt doctor` tells"
+            f"{absent}: the command lived {duration_text(run.seconds)}, and may have ended between "
+            f"two samples, {interval:g} s apart; where longer ones are not seen either, `jobwatt "
+            "doctor` tells why"
         )
-    return "nothing of the command was seen: it ended between two samples"
+    return (
+        f"{absent}: it may not be allowed to read the environment of this user's processes; "
+        "`jobwatt doctor` tells"
+    )
 
 
 def _unmeasured(told: Status) -> Iterator[str]:
