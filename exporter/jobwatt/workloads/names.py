@@ -171,8 +171,13 @@ class JobNames:
         return found
 
     def told_by(self, process: Process, *, by_cgroup: bool) -> JobRecord | None:
-        """Return what a process says of its job, None where it does not speak for it."""
+        """Return what a process says of its job, None where it does not speak for it.
+
+        Outside of cgroups root does not: it carries the variables of others' jobs, in Prologs.
+        """
         trusted = self._trust_environment and is_scheduled(process.job_uid)
+        if trusted and not by_cgroup and process.uid == 0:
+            return None
         return told_by_environment(
             process.job_uid, process.environment, proven=by_cgroup or trusted
         )

@@ -158,6 +158,14 @@ def test_a_site_without_cgroups_trusts_the_environment_of_its_schedulers() -> No
     }
 
 
+def test_a_prolog_does_not_speak_for_its_job() -> None:
+    """It is root's, with the job's variables, before the job has a process of its own."""
+    source = JobNames(trust_environment=True)
+    prolog = Process(1, 0, uid=0, job_uid="slurm:7", environment=SLURM)
+    assert source.told_by(prolog, by_cgroup=False) is None
+    assert source.told_by(prolog, by_cgroup=True) == BERT
+
+
 def test_all_variables_are_named() -> None:
     """What is not named is not read."""
     assert set(SLURM) <= set(VARIABLES)
