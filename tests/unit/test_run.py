@@ -22,7 +22,8 @@ from jobwatt import app
 from jobwatt.cli import run as run_module
 from jobwatt.config import Config
 from jobwatt.errors import RunError
-from jobwatt.run.child import Ended
+from jobwatt.run import child
+from jobwatt.run.child import Ended, Signals
 from jobwatt.run.measure import ByExporter, ByOurselves
 from jobwatt.run.receipt import Run, as_json, as_text, as_told
 from servers import JOBWATT, eventually
@@ -519,6 +520,21 @@ def test_script_without_a_first_line(tmp_path: Path) -> None:
     done = run(script, "one")
 
     assert (done.returncode, done.stdout) == (4, b"one\n")
+
+
+def test_end_that_another_thread_was_told_of() -> None:
+    """One that does not hold signals back may take the news of the command's end, and lose them."""
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        with Signals() as signals:
+            pid = child.start(("sh", "-c", "exit 5"), os.environ, signals)
+            time.sleep(0.5)  # it has ended, and nobody waits yet
+            assert child.wait(pid, signals).code == 5
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_environment(tmp_path: Path) -> None:

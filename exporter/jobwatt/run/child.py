@@ -37,6 +37,10 @@ FORWARDED = frozenset(
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Who sends one of these does not want to wait any longer."""
 
+LOOK_SECONDS = 1.0
+"""How often the command is looked at without a signal: a thread that was there before `Signals`, an
+audit hook's say, may have been given the one that told of its end."""
+
 NOT_EXECUTABLE, NOT_FOUND, BY_SIGNAL = 126, 127, 128
 """Exit codes as shells have them."""
 
@@ -95,9 +99,9 @@ class Signals:
         taken = signal.sigtimedwait(ENDING, 0)
         return None if taken is None else taken.si_signo
 
-    def take(self) -> signal.struct_siginfo:
-        """Wait for the next one."""
-        return signal.sigwaitinfo(self._held)
+    def take(self) -> signal.struct_siginfo | None:
+        """Wait for the next one; None where none came for a while."""
+        return signal.sigtimedwait(self._held, LOOK_SECONDS)
 
     def pause(self, seconds: float) -> bool:
         """Wait; return at once, and False, when somebody asks us to end."""
@@ -141,12 +145,12 @@ def wait(pid: int, signals: Signals) -> Ended:
     is_leader = os.getsid(0) == os.getpid()
     while True:
         taken = signals.take()
-        number = signal.Signals(taken.si_signo)
-        if number is signal.SIGCHLD:
+        if taken is None or taken.si_signo == signal.SIGCHLD:
             found, status, usage = os.wait4(pid, os.WNOHANG)
             if found:
                 return _ended(status, usage)
             continue
+        number = signal.Signals(taken.si_signo)
         # The kernel's own signals come from the terminal, to the whole group; a hang-up goes to
         # the session's leader alone.
         if taken.si_code <= 0 or (number is signal.SIGHUP and is_leader):
