@@ -9,7 +9,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -17,11 +17,16 @@ from typing import Any
 import psutil
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
+from rich.text import Text
 
 from jobwatt import app
 from jobwatt.cli import top as top_module
-from jobwatt.cli.top_jobs import _span
+from jobwatt.cli.top_cells import new_table
+from jobwatt.cli.top_jobs import span_text
+from jobwatt.cli.top_names import names_of
 from jobwatt.cli.top_view import Frame, Page, ProcessRow, visible
 from jobwatt.config import Config
 from jobwatt.errors import RunError, UsageError
@@ -543,12 +548,12 @@ def test_job_of_an_earlier_exporter() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "says"),
-    [(0.4, "0s"), (99, "99s"), (100, "1m"), (5999, "99m"), (6000, "1h40m"), (36000, "10h")],
+    [(0.9, "0s"), (99.9, "99s"), (100, "1m"), (5999, "99m"), (6000, "1h40m"), (36000, "10h")],
 )
 def test_spans_are_short(seconds: float, says: str) -> None:
     """At most five characters."""
-    assert _span(seconds) == says
-    assert _span(99 * 3600 * 2) == "8d"
+    assert span_text(seconds) == says
+    assert span_text(99 * 3600 * 2) == "8d"
 
 
 @pytest.mark.parametrize(
@@ -569,6 +574,108 @@ def test_keys(keys: str, view: str, by: str) -> None:
         choice = choice.after(key)
 
     assert choice == top_module.Choice(view, by)
+
+
+def test_all_keys_that_are_read_count(terminal: Terminal, exporter: Exporter) -> None:
+    """Some that come together, with a sequence between them: in order, up to the last."""
+    exporter.answer = (200, json.dumps(made_up(jobs=[BERT, OVER])).encode())
+    terminal.until(lambda: "sdxl" in terminal.shown)
+
+    def newest() -> str:
+        return terminal.shown.rpartition("\x1b[H")[2]
+
+    os.write(terminal.ours, b"p")
+    terminal.until(lambda: "COMMAND" in newest())
+    os.write(terminal.ours, b"pj\x1b[Bb")
+    terminal.until(lambda: "BUDGET" in newest() and "bert" in newest())
+
+    assert newest().index("sdxl") < newest().index("bert")
+
+
+# --- names that are cut ----------------------------------------------------------------------
+
+
+def shown_names(names: Sequence[str], width: int, encoding: str = "utf-8") -> list[str]:
+    """Names as a column of this width shows them."""
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    table = new_table()
+    table.add_column("")
+    for name in names_of(Text(name) for name in names):
+        table.add_row(name)
+    Console(file=file, width=width).print(table)
+    file.seek(0)
+    return [line.rstrip() for line in file.read().splitlines()[1:]]
+
+
+@pytest.mark.parametrize(
+    ("names", "width", "shown"),
+    [
+        (["system", "session:erin"], 12, ["system", "session:erin"]),
+        # A number at the end tells more than what is before it.
+        (
+            ["sweep slurm:8150016", "sweep slurm:8150017"],
+            17,
+            ["sweep sl…:8150016", "sweep sl…:8150017"],
+        ),
+        (["slurm:8139874:r1"], 10, ["slur…74:r1"]),
+        # Else it is the start, unless others begin so, too.
+        (["systemd:prometheus-node-exporter.service"], 17, ["systemd:promethe…"]),
+        (
+            ["systemd:systemd-journald.service", "systemd:systemd-networkd.service"],
+            17,
+            ["sys…journald.ser…", "sys…networkd.ser…"],
+        ),
+        (
+            ["systemd:apt-daily-a.timer", "systemd:apt-daily-b.timer", "systemd:getty.service"],
+            12,
+            ["sys…-a.timer", "sys…-b.timer", "systemd:get…"],
+        ),
+        (["k8s:ml/Job/bert:aaaa-1", "k8s:ml/Job/bert:bbbb-1"], 10, ["k8s:…aaa-1", "k8s:…bbb-1"]),
+        (["宽宽宽宽宽宽7", "宽宽宽宽宽8"], 9, ["宽宽…宽7", "宽宽…宽8"]),
+    ],
+)
+def test_names_are_cut_where_it_costs_least(names: list[str], width: int, shown: list[str]) -> None:
+    """What tells two apart stays."""
+    assert shown_names(names, width) == shown
+
+
+@given(
+    st.lists(st.text("ab:-7", min_size=1, max_size=40), min_size=2, max_size=12, unique=True),
+    st.integers(6, 30),
+)
+def test_names_that_are_cut_stay_apart(names: list[str], width: int) -> None:
+    """No two read the same, and none is longer than its column."""
+    shown = shown_names(names, width)
+
+    assert len(set(shown)) == len(names)
+    assert all(len(text) <= width for text in shown)
+
+
+def test_names_are_cut_in_ascii() -> None:
+    """The mark is one that such a terminal has."""
+    assert shown_names(["sweep slurm:8150016"], 12, "ascii") == ["sweep~150016"]
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 76, 80, 112])
+def test_rows_can_be_told_apart_in_any_width(width: int) -> None:
+    """Other columns leave before a name is cut to nothing."""
+    array = [
+        job(f"slurm:815{n:04}", 10.0, 5.0, name="hparam-sweep", cpus=128, user="u" * 10)
+        for n in range(9)
+    ]
+    devices = [
+        device(f"{part}-{n}", source="simulated") for n in (0, 1) for part in ("package", "dram")
+    ]
+
+    lines = drawn(made_up(jobs=array, devices=devices), view="all", width=width)
+
+    start = next(place for place, line in enumerate(lines) if line.endswith("JOB"))
+    shown = [line.split()[-1] for line in lines[start + 1 : start + 10]]
+    assert sorted(text[-5:] for text in shown) == [f"5000{n}" for n in range(9)]
+    below = lines.index("")
+    names = [line.split()[0] for line in lines[below + 2 : below + 6]]
+    assert names == ["package-0", "dram-0", "package-1", "dram-1"]
+    assert any("━" in line for line in lines) is (width == 112)
 
 
 # --- details of local processes --------------------------------------------------------------

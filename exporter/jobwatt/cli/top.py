@@ -7,6 +7,7 @@ as it is open.
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import io
 import json
@@ -61,6 +62,9 @@ PIPE_ROWS, MOST_ROWS = 20, 1000
 """Jobs, and processes, where nobody says how many: what fits into a terminal is less."""
 
 _SEQUENCE = re.compile(r"\x1b(?:\[[0-9;]*[a-z~]|o[a-z])?")
+MOST_TYPED = 4096
+"""A terminal keeps no more, so that no sequence is cut: N_TTY_BUF_SIZE in Linux' n_tty.c."""
+
 QUIT = "q"
 KEYS = "j jobs  p processes  w by power  e energy  b budget  q quit"
 
@@ -391,11 +395,11 @@ def _watch(
             due = time.monotonic()
             while True:
                 live.update(frame(page, choice, before, trouble), refresh=True)
-                key = pressed(max(0.0, due + interval - time.monotonic()))
-                if key == QUIT:
+                keys = pressed(max(0.0, due + interval - time.monotonic()))
+                if QUIT in keys:
                     return
-                if key:
-                    choice = choice.after(key)
+                if keys:
+                    choice = functools.reduce(Choice.after, keys, choice)
                     continue
                 due = time.monotonic()
                 try:
@@ -413,7 +417,7 @@ def _watch(
 
 @contextlib.contextmanager
 def _keyboard() -> Iterator[Callable[[float], str]]:
-    """Give a function that waits for a key; "" where none comes in time."""
+    """Give a function that waits for keys; "" where none comes in time."""
     if not sys.stdin.isatty():
         yield _sleep
         return
@@ -424,7 +428,7 @@ def _keyboard() -> Iterator[Callable[[float], str]]:
     before = termios.tcgetattr(descriptor)
     tty.setcbreak(descriptor)
     try:
-        yield lambda seconds: _key(descriptor, seconds)
+        yield lambda seconds: _keys(descriptor, seconds)
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
@@ -434,13 +438,12 @@ def _sleep(seconds: float) -> str:
     return ""
 
 
-def _key(descriptor: int, seconds: float) -> str:
-    """Return the last key that is pressed within a time, `QUIT` also where the terminal has gone.
+def _keys(descriptor: int, seconds: float) -> str:
+    """Return the keys that are pressed within a time, in order; `QUIT` where the terminal has gone.
 
     Keys such as arrows come as sequences, which mean nothing here.
     """
     if not select.select([descriptor], [], [], seconds)[0]:
         return ""
-    typed = os.read(descriptor, 64).decode("ascii", "replace").lower()
-    keys = _SEQUENCE.sub("?", typed)
-    return QUIT if not keys or QUIT in keys else keys[-1]
+    typed = os.read(descriptor, MOST_TYPED).decode("ascii", "replace").lower()
+    return _SEQUENCE.sub("?", typed) or QUIT

@@ -12,14 +12,18 @@ from rich.text import Text
 from jobwatt.text import visible
 from jobwatt.units import power_text
 
-__all__ = ["BAR_COLUMNS", "bar", "cell", "new_table", "power_cell", "visible"]
+__all__ = ["BAR_COLUMNS", "GAP_COLUMNS", "bar", "cell", "new_table", "power_cell", "visible"]
 
 BAR_COLUMNS = 16
+GAP_COLUMNS = 2
+"""Between two columns of a table."""
 
 
 def new_table() -> Table:
     """Return a table without lines, its heading dim."""
-    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=False)
+    return Table(
+        box=None, pad_edge=False, padding=(0, GAP_COLUMNS, 0, 0), header_style="dim", expand=False
+    )
 
 
 def cell(text: str, style: str = "", *, plain: bool) -> Text:

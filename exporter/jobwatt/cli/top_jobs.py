@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 from rich.text import Text
 
-from jobwatt.cli.top_cells import bar, cell, new_table, power_cell
+from jobwatt.cli.top_cells import GAP_COLUMNS, bar, cell, new_table, power_cell
+from jobwatt.cli.top_names import names_of
 from jobwatt.units import UJ, energy_text
 
-__all__ = ["JobRow", "chosen_jobs", "job_row", "jobs_table", "left_out"]
+__all__ = ["JobRow", "chosen_jobs", "job_row", "jobs_table", "left_out", "span_text"]
 
 BUDGET_NEAR = 0.8
 BUDGET_COLUMNS = 8
@@ -24,6 +25,9 @@ SLACK = 0.1
 
 MIDDLE_COLUMNS, WIDE_COLUMNS, WIDEST_COLUMNS = 76, 112, 146
 """From so many columns on, more is told of each job."""
+
+NAME_COLUMNS = 16
+"""Other columns leave where a name would have less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,34 +154,84 @@ def jobs_table(
         share = None if job.ended is not None else job.power_watts / (most or 1)
         return bar(share, plain=plain)
 
-    columns: list[tuple[str, bool, bool, Callable[[JobRow], Text]]] = [
-        ("POWER", True, True, _power),
-        ("", widest, False, power_bar),
-        ("ENERGY", True, True, lambda job: Text(energy_text(job.energy_joules * UJ))),
-        ("", wide, False, _parts),
-        ("BUDGET", True, True, lambda job: _budget(job, wide=widest, plain=plain)),
-        ("GPUS", middle, True, lambda job: _gpus(job, idle_gpus.get(job.job_uid, 0))),
-        ("CPUS", middle, True, lambda job: _cpus(job, job.busy_cpus(now, cpu_before), now)),
-        ("TIME", middle, True, lambda job: Text(_span((job.ended or now) - job.started))),
-        ("ENDS", wide, False, lambda job: _end(job, now)),
-        ("USER", middle, False, lambda job: cell(job.user, plain=plain)),
-        ("ACCOUNT", widest, False, lambda job: cell(job.account, plain=plain)),
-        ("QUEUE", widest, False, lambda job: cell(job.queue, plain=plain)),
-        ("JOB", True, False, lambda job: _name(job, plain=plain)),
+    columns = [
+        _Column("POWER", _power, right=True),
+        _Column("", power_bar, is_there=widest, leaves=1),
+        _Column("ENERGY", lambda job: Text(energy_text(job.energy_joules * UJ)), right=True),
+        _Column("", _parts, is_there=wide, leaves=2),
+        _Column(
+            "BUDGET", lambda job: _budget(job, wide=widest, plain=plain), right=True, leaves=10
+        ),
+        _Column("GPUS", lambda job: _gpus(job, idle_gpus), right=True, is_there=middle, leaves=9),
+        _Column(
+            "CPUS",
+            lambda job: _cpus(job, job.busy_cpus(now, cpu_before), now),
+            right=True,
+            is_there=middle,
+            leaves=8,
+        ),
+        _Column("TIME", lambda job: _time(job, now), right=True, is_there=middle, leaves=6),
+        _Column("ENDS", lambda job: _end(job, now), is_there=wide, leaves=5),
+        _Column("USER", lambda job: cell(job.user, plain=plain), 10, is_there=middle, leaves=7),
+        _Column(
+            "ACCOUNT", lambda job: cell(job.account, plain=plain), 12, is_there=widest, leaves=4
+        ),
+        _Column("QUEUE", lambda job: cell(job.queue, plain=plain), 22, is_there=widest, leaves=3),
     ]
-    chosen = [(name, right, make) for name, is_there, right, make in columns if is_there]
+    names = names_of(_name(job, plain=plain) for job in shown)
+    longest = max((name.text.cell_len for name in names), default=0)
+    fitting = _fitting(
+        [c for c in columns if c.is_there], shown, width - min(longest, NAME_COLUMNS)
+    )
     table = new_table()
-    for name, right, _ in chosen:
-        names = {"USER": 10, "ACCOUNT": 12, "QUEUE": 22}
-        if name == "JOB":
-            table.add_column(name, ratio=1, min_width=8)
-        elif name in names:
-            table.add_column(name, max_width=names[name])
+    for column, _ in fitting:
+        if column.most is not None:
+            table.add_column(column.heading, max_width=column.most)
         else:
-            table.add_column(name, justify="right" if right else "left", no_wrap=True)
-    for job in shown:
-        table.add_row(*(make(job) for _, _, make in chosen), style="dim" if job.ended else "")
+            justify: Literal["right", "left"] = "right" if column.right else "left"
+            table.add_column(column.heading, justify=justify, no_wrap=True)
+    table.add_column("JOB", ratio=1, min_width=8)
+    for row, (job, name) in enumerate(zip(shown, names, strict=True)):
+        cells = (cells[row] for _, cells in fitting)
+        table.add_row(*cells, name, style="dim" if job.ended else "")
     return table
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column of the table, beside that of the names.
+
+    Attributes:
+        make: writes a job's cell.
+        most: how wide it may be; None: as wide as its cells are.
+        right: whether it is aligned to the right.
+        is_there: whether a terminal of this width has it.
+        leaves: those with the smallest go first where names need its place; None: it stays.
+    """
+
+    heading: str
+    make: Callable[[JobRow], Text]
+    most: int | None = None
+    right: bool = False
+    is_there: bool = True
+    leaves: int | None = None
+
+    def columns(self, cells: Sequence[Text]) -> int:
+        """Return how wide it is, with what parts it from the next."""
+        widest = max((cell.cell_len for cell in cells), default=0)
+        return max(len(self.heading), min(widest, self.most or widest)) + GAP_COLUMNS
+
+
+def _fitting(
+    columns: Sequence[_Column], shown: Sequence[JobRow], room: int
+) -> list[tuple[_Column, list[Text]]]:
+    """Return the columns that there is room for, and their cells."""
+    made = [(column, [column.make(job) for job in shown]) for column in columns]
+    for leaving in sorted(c.leaves for c in columns if c.leaves is not None):
+        if sum(column.columns(cells) for column, cells in made) <= room:
+            break
+        made = [(column, cells) for column, cells in made if column.leaves != leaving]
+    return made
 
 
 def _rank(by: str) -> Callable[[JobRow], tuple[float, float, str]]:
@@ -219,7 +273,8 @@ def _budget(job: JobRow, *, wide: bool, plain: bool) -> Text:
     return text
 
 
-def _gpus(job: JobRow, idle: int) -> Text:
+def _gpus(job: JobRow, idle_gpus: Mapping[str, int]) -> Text:
+    idle = idle_gpus.get(job.job_uid, 0)
     if job.ended is not None or not job.gpus:
         return Text("-", "dim")
     if not idle:
@@ -239,9 +294,12 @@ def _cpus(job: JobRow, busy: float | None, now: float) -> Text:
     return Text(f"{busy:.1f}/{job.cpus:g}", "yellow" if slack else "")
 
 
-def _span(seconds: float) -> str:
-    """Return a duration in at most five characters: `59s`, `12m`, `2h05m`, `3d02h`."""
-    whole = max(0, round(seconds))
+def span_text(seconds: float) -> str:
+    """Return what has passed, or is left, rounded down, in at most five characters: `59s`, `2h05m`.
+
+    The page (`exposition/page.html`) says the same.
+    """
+    whole = max(0, int(seconds))
     if whole < 100:  # noqa: PLR2004
         return f"{whole}s"
     minutes, hours, days = whole // 60, whole // 3600, whole // 86400
@@ -254,12 +312,16 @@ def _span(seconds: float) -> str:
     return f"{days}d"
 
 
+def _time(job: JobRow, now: float) -> Text:
+    return Text(span_text((job.ended or now) - job.started))
+
+
 def _end(job: JobRow, now: float) -> Text:
     if job.ended is not None:
-        return Text(f"{_span(now - job.ended)} ago")
+        return Text(f"{span_text(now - job.ended)} ago")
     if job.deadline is None:
         return Text("-", "dim")
-    return Text(f"in {_span(job.deadline - now)}" if job.deadline > now else "overdue")
+    return Text(f"in {span_text(job.deadline - now)}" if job.deadline > now else "overdue")
 
 
 def _name(job: JobRow, *, plain: bool) -> Text:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from jobwatt.cli.top_cells import bar, cell, new_table, power_cell, visible
 from jobwatt.cli.top_jobs import JobRow, chosen_jobs, job_row, jobs_table, left_out
+from jobwatt.cli.top_names import Name, names_of
 from jobwatt.units import UJ, energy_text, power_text
 
 __all__ = ["VIEWS", "DeviceRow", "Frame", "GpuRow", "InstanceRow", "Page", "ProcessRow", "visible"]
@@ -23,11 +24,11 @@ VIEWS = ("jobs", "processes", "all")
 DOUBTS = {"estimate": "ESTIMATED, not measured", "simulated": "SIMULATED, made up"}
 """Sources that must not be taken for a measurement."""
 
-NARROW_COLUMNS = 76
-"""Below this many columns, what is nice to know is left out."""
+LEAST_COLUMNS, SMALL_COLUMNS, NARROW_COLUMNS = 48, 60, 76
+"""Below so many columns, more and more of what is nice to know is left out."""
 
-WIDE_COLUMNS = 112
-"""From this many columns on, GPUs tell more, and processes beside them have bars."""
+WIDE_COLUMNS, BARS_COLUMNS = 112, 130
+"""From so many columns on, GPUs tell more and devices have bars; GPUs have bars."""
 
 GIB = 2**30
 
@@ -267,7 +268,6 @@ class Frame:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the head and the tables of the view."""
         plain, width = options.ascii_only, options.max_width
-        narrow, wide = width < NARROW_COLUMNS, width >= WIDE_COLUMNS
         head = [self._title(plain=plain), *self._warnings(plain=plain)]
         # An exporter of an earlier version tells of no jobs.
         with_jobs = self.view != "processes" and bool(self.page.jobs)
@@ -289,18 +289,17 @@ class Frame:
             for table in tables:
                 yield table
                 yield Text("")
-            bars = wide if self.page.gpus else not narrow
-            yield self._processes(rows, plain=plain, narrow=narrow, bars=bars)
+            bars = width >= (BARS_COLUMNS if self.page.gpus else WIDE_COLUMNS)
+            yield self._processes(rows, plain=plain, width=width, bars=bars)
         if self.keys:
             yield Text(self.keys, "dim", no_wrap=True, overflow="ellipsis", end="")
 
     def _device_tables(self, *, plain: bool, width: int) -> list[Table]:
-        narrow, wide = width < NARROW_COLUMNS, width >= WIDE_COLUMNS
         tables = []
         if self.page.others or not self.page.gpus:
-            tables.append(self._devices(plain=plain, narrow=narrow))
+            tables.append(self._devices(plain=plain, width=width))
         if self.page.gpus:
-            tables.append(self._gpus(plain=plain, narrow=narrow, wide=wide))
+            tables.append(self._gpus(plain=plain, width=width))
         return tables
 
     def _jobs(self, rows: int, *, plain: bool, width: int) -> Iterator[Table | Text]:
@@ -367,28 +366,32 @@ class Frame:
             for line in lines
         ]
 
-    def _devices(self, *, plain: bool, narrow: bool) -> Table:
+    def _devices(self, *, plain: bool, width: int) -> Table:
+        narrow, wide = width < NARROW_COLUMNS, width >= WIDE_COLUMNS
+        with_source, with_limits = width >= LEAST_COLUMNS, width >= SMALL_COLUMNS
         table = new_table()
-        for name in ("DEVICE", "SOURCE"):
-            table.add_column(name)
+        table.add_column("DEVICE", no_wrap=True)
+        if with_source:
+            table.add_column("SOURCE", no_wrap=True)
         table.add_column("POWER", justify="right", no_wrap=True)
-        if not narrow:
+        if wide:
             table.add_column("", no_wrap=True)
-        table.add_column("LIMIT", justify="right", no_wrap=True)
-        table.add_column("IDLE", justify="right", no_wrap=True)
+        if with_limits:
+            table.add_column("LIMIT", justify="right", no_wrap=True)
+            table.add_column("IDLE", justify="right", no_wrap=True)
         table.add_column("ENERGY", justify="right", no_wrap=True)
         if not narrow:
             table.add_column("MODEL")
         for device in self.page.others:
             doubtful = "yellow" if device.source in DOUBTS else ""
             share = (device.power_watts or 0) / device.limit_watts if device.limit_watts else None
+            limits = [power_cell(device.limit_watts), power_cell(device.idle_watts)]
             cells = [
                 cell(device.name, "bold", plain=plain),
-                cell(device.source, doubtful, plain=plain),
+                *([cell(device.source, doubtful, plain=plain)] if with_source else []),
                 power_cell(device.power_watts, "green"),
-                *([] if narrow else [bar(share, plain=plain)]),
-                power_cell(device.limit_watts),
-                power_cell(device.idle_watts),
+                *([bar(share, plain=plain)] if wide else []),
+                *(limits if with_limits else []),
                 Text(energy_text(device.energy_joules * UJ)),
                 *([] if narrow else [cell(device.model, "dim", plain=plain)]),
             ]
@@ -397,13 +400,14 @@ class Frame:
             table.add_row(Text("nothing is measured here; jobwatt doctor says why", "yellow"))
         return table
 
-    def _gpus(self, *, plain: bool, narrow: bool, wide: bool) -> Table:
+    def _gpus(self, *, plain: bool, width: int) -> Table:
+        narrow, wide, bars = width < NARROW_COLUMNS, width >= WIDE_COLUMNS, width >= BARS_COLUMNS
         table = new_table()
         table.add_column("GPU", no_wrap=True)
         if not narrow:
             table.add_column("MODEL", max_width=None if wide else 10)
         table.add_column("POWER", justify="right", no_wrap=True)
-        if wide:
+        if bars:
             table.add_column("", no_wrap=True)
         if not narrow:
             table.add_column("LIMIT", justify="right", no_wrap=True)
@@ -414,74 +418,85 @@ class Frame:
             table.add_column("TEMP", justify="right", no_wrap=True)
             table.add_column("ENERGY", justify="right", no_wrap=True)
         table.add_column("HELD BY", ratio=1, min_width=8)
+        held = iter(names_of(self._holders(plain=plain)))
         for device in self.page.gpus:
             share = (device.power_watts or 0) / device.limit_watts if device.limit_watts else None
             gpu = device.gpu
             assert gpu is not None  # noqa: S101 - `gpus` are those that have it
-            cells = [
+            cells: list[Text | Name] = [
                 cell(device.short_name, "bold", plain=plain),
                 *([] if narrow else [cell(_short_model(device.model), "dim", plain=plain)]),
                 power_cell(device.power_watts, "green"),
-                *([bar(share, plain=plain)] if wide else []),
+                *([bar(share, plain=plain)] if bars else []),
                 *([] if narrow else [power_cell(device.limit_watts)]),
                 _amount(gpu.utilization_ratio, lambda ratio: f"{ratio:.0%}"),
                 *([] if narrow else [_memory(gpu)]),
                 *([_warmth(gpu, plain=plain)] if wide else []),
                 *([Text(energy_text(device.energy_joules * UJ))] if wide else []),
-                _held(gpu, plain=plain),
+                next(held),
             ]
             table.add_row(*cells)
             for instance in gpu.instances:
                 cells = [
                     cell(f"  {instance.name}" if narrow else "  MIG", "dim", plain=plain),
                     *([] if narrow else [cell(instance.name, plain=plain)]),
-                    *[Text("")] * (1 + wide + (not narrow) + 1),
+                    *[Text("")] * (1 + bars + (not narrow) + 1),
                     *([] if narrow else [_amount(instance.memory_used_bytes, _size)]),
                     *[Text("")] * (2 * wide),
-                    _held_part(gpu, instance, plain=plain),
+                    next(held),
                 ]
                 table.add_row(*cells)
         return table
 
-    def _processes(self, rows: int, *, plain: bool, narrow: bool, bars: bool) -> Table:
-        with_gpus, gpus_of = bool(self.page.gpus) and not narrow, self.page.gpus_of
+    def _holders(self, *, plain: bool) -> Iterator[Text]:
+        """Say of each GPU, and then of its instances, who holds it."""
+        for gpu in (device.gpu for device in self.page.gpus):
+            if gpu is not None:
+                yield _held(gpu, plain=plain)
+                yield from (_held_part(gpu, part, plain=plain) for part in gpu.instances)
+
+    def _processes(self, rows: int, *, plain: bool, width: int, bars: bool) -> Table:
+        with_gpus, gpus_of = bool(self.page.gpus) and width >= NARROW_COLUMNS, self.page.gpus_of
+        with_energy, with_user = width >= LEAST_COLUMNS, width >= SMALL_COLUMNS
         table = new_table()
         table.add_column("POWER", justify="right", no_wrap=True)
         if bars:
             table.add_column("", no_wrap=True)
-        table.add_column("ENERGY", justify="right", no_wrap=True)
+        if with_energy:
+            table.add_column("ENERGY", justify="right", no_wrap=True)
         if with_gpus:
             table.add_column("ON GPUS", justify="right", no_wrap=True)
             table.add_column("GPU", max_width=9)
         table.add_column("PID", justify="right", no_wrap=True)
-        table.add_column("USER", max_width=16)
+        if with_user:
+            table.add_column("USER", max_width=16)
         table.add_column("JOB", max_width=36)
         table.add_column("COMMAND", ratio=1, min_width=8)
         shown = sorted(self.page.processes, key=self._rank)[:rows]
+        jobs = names_of(cell(process.job_uid, "cyan", plain=plain) for process in shown)
         most = max((process.power_watts for process in shown), default=0.0)
-        for process in shown:
-            command = cell(process.comm, "bold", plain=plain)
-            if arguments := self.arguments(process):
-                command.append(" " + visible(arguments, plain=plain), "not bold dim")
-            cells = [
+        for process, job in zip(shown, jobs, strict=True):
+            on_gpus = cell(",".join(gpus_of.get(process.pid, ())), plain=plain)
+            cells: list[Text | Name] = [
                 power_cell(process.power_watts, "green"),
                 *([bar(process.power_watts / (most or 1), plain=plain)] if bars else []),
-                Text(energy_text(process.energy_joules * UJ)),
-                *([] if not with_gpus else [_energy(process.gpu_joules)]),
-                *(
-                    []
-                    if not with_gpus
-                    else [cell(",".join(gpus_of.get(process.pid, ())), plain=plain)]
-                ),
+                *([Text(energy_text(process.energy_joules * UJ))] if with_energy else []),
+                *([_energy(process.gpu_joules), on_gpus] if with_gpus else []),
                 Text(str(process.pid)),
-                cell(process.user, plain=plain),
-                cell(process.job_uid, "cyan", plain=plain),
-                command,
+                *([cell(process.user, plain=plain)] if with_user else []),
+                job,
+                self._command(process, plain=plain),
             ]
             table.add_row(*cells)
         if not shown:
             table.add_row(*[""] * (len(table.columns) - 1), Text("no process is listed yet", "dim"))
         return table
+
+    def _command(self, process: ProcessRow, *, plain: bool) -> Text:
+        command = cell(process.comm, "bold", plain=plain)
+        if arguments := self.arguments(process):
+            command.append(" " + visible(arguments, plain=plain), "not bold dim")
+        return command
 
     def _rank(self, process: ProcessRow) -> tuple[float, float, int]:
         first, second = -process.power_watts, -process.energy_joules
