@@ -16,6 +16,7 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from jobwatt.cli.top_jobs import span_text
 from jobwatt.exposition.page import CONTENT_SECURITY_POLICY, page
 
 pytestmark = pytest.mark.stack
@@ -626,7 +627,7 @@ def job(job_uid: str, power: float, joules: float, **changes: object) -> dict[st
         "budget_joules": None,
         "budget_origin": None,
         "budget_errors": [],
-        "started": now - 600,
+        "started": now - 650,
         "measured_since": now - 600,
         "deadline": None,
         "ended": None,
@@ -636,18 +637,19 @@ def job(job_uid: str, power: float, joules: float, **changes: object) -> dict[st
 def with_jobs(status: dict[str, Any]) -> dict[str, Any]:
     """The same node with jobs: near their budget, beyond it, idle, without names, ended."""
     now = status["time"]
-    bert = {"name": "bert-large", "account": "nlp", "queue": "gpu", "deadline": now + 7_260}
+    bert = {"name": "bert-large", "account": "nlp", "queue": "gpu", "deadline": now + 7_259}
     held = {"gpus": 4, "cpus": 16.0, "gpu_idle_joules": 72_000.0}
     status["jobs"] = [
         job("session:mallory", 9.7, 2_000.0, user="mallory", name=HOSTILE, account="x" * 300),
         job("slurm:48213", 512.0, 3_960_000.0, **bert, **held)
         | {"budget_joules": 4_500_000.0, "budget_origin": "comment"},
         job(JOB, 60.0, 900_000.0, name="\u202emd-relax", k8s_namespace="chem-group", gpus=1)
+        | {"account": "chem-group"}
         | {"budget_joules": 720_000.0, "budget_origin": "annotation"},
         job("systemd:kafka.service", 3.1, 640_000.0, user="svc-kafka", name=None, account=None)
         | {"measured_since": now}
         | {"budget_errors": [{"origin": "environment", "reason": "'\u202e25' has no unit"}]},
-        job("slurm:48100", 0.0, 36_000.0, name="smoke", ended=now - 31, started=now - 90),
+        job("slurm:48100", 0.0, 36_000.0, name="smoke", ended=now - 31, started=now - 90.9),
         *(job(uid, 0.0, 7.0, name="sweep", ended=now - 60) for uid in ARRAY),
     ]
     return status
@@ -669,6 +671,7 @@ EVERY_JOB_LOOK = pytest.mark.parametrize(
     indirect=True,
     ids=["wide-light", "wide-dark", "middle-dark", "least-table", "narrow-light"],
 )
+NARROW_JOBS = pytest.mark.parametrize("job_visit", [(390, "light")], indirect=True, ids=["narrow"])
 WIDE_JOBS = pytest.mark.parametrize("job_visit", [(1440, "light")], indirect=True, ids=["wide"])
 SPACE = "\u00a0"
 
@@ -689,8 +692,9 @@ def test_jobs_are_shown(job_visit: Visit, tmp_path: Path) -> None:
     expect(bert.locator(".c-budget")).to_have_class("c-budget set near")
     expect(bert.locator(".c-budget")).to_contain_text(f"88{SPACE}%of 1.25{SPACE}kWh")
     expect(bert.locator(".c-held")).to_contain_text("5.0 of 16" + SPACE + "CPUs busy")
-    expect(bert.locator(".c-time")).to_have_text(f"10{SPACE}min2{SPACE}h left")
+    expect(bert.locator(".c-time")).to_have_text(f"10{SPACE}min2{SPACE}h{SPACE}00{SPACE}min left")
     expect(relax).to_contain_text("\\u202emd-relax")
+    expect(relax.locator(".c-who")).to_have_text("alicechem-group")
     expect(relax.locator(".c-budget")).to_have_class("c-budget set over")
     expect(relax.locator(".c-budget")).to_contain_text(f"125{SPACE}%over 200{SPACE}Wh")
     expect(relax.locator(".c-held")).to_contain_text(f"GPU{SPACE}3idle")
@@ -705,6 +709,39 @@ def test_jobs_are_shown(job_visit: Visit, tmp_path: Path) -> None:
     assert shown_overflow(page) <= 0
     page.screenshot(path=tmp_path / "jobs.png", full_page=True)
     assert job_visit.errors == []
+
+
+@NARROW_JOBS
+def test_narrow_job_without_an_account(job_visit: Visit) -> None:
+    """Its user stands alone; what there is beside one stands behind a dot."""
+    page = job_visit.page
+    rows = page.locator("#jobs tbody tr")
+    shown = "div => getComputedStyle(div, '::before').content"
+    lone, named = (rows.filter(has_text=text) for text in ("slurm:48100", "slurm:48213"))
+
+    expect(lone.locator(".c-who")).to_have_text("alice")
+    expect(lone.locator(".c-who div").nth(1)).to_be_hidden()
+    expect(named.locator(".c-who div").nth(1)).to_be_visible()
+    assert named.locator(".c-who div").nth(1).evaluate(shown) == '" · "'
+
+
+def test_times_are_those_of_top(wide: Visit) -> None:
+    """What has passed, or is left, is rounded down: one rule in two languages."""
+    spans = (-3, 0.9, 99.9, 100, 899.9, 5999, 6000, 27_899, 35_999, 36_000, 359_999, 360_000)
+
+    said = wide.page.evaluate("spans => spans.map(duration)", list(spans))
+
+    assert [_short(text) for text in said] == [span_text(seconds) for seconds in spans]
+    assert [said[place] for place in (2, 4, 7, 11)] == [
+        f"99{SPACE}s",
+        f"14{SPACE}min",
+        f"7{SPACE}h{SPACE}44{SPACE}min",
+        f"4{SPACE}days",
+    ]
+
+
+def _short(text: str) -> str:
+    return text.replace(SPACE, "").replace("min", "m").replace("days", "d")
 
 
 @WIDE_JOBS
