@@ -110,6 +110,8 @@ class Job:
         pause_seconds: how long after a run the next begins; None: there is none.
         limit_seconds: how long its scheduler lets a run go on; None: for ever.
         first_id, ids_apart: the numbers of its runs.
+        tells_times: whether its scheduler tells when runs begin and end, and whose they are, as a
+            Prolog and an Epilog do; else its processes do.
     """
 
     uid: str
@@ -127,6 +129,7 @@ class Job:
     limit_seconds: float | None = None
     first_id: int = 1
     ids_apart: int = 1
+    tells_times: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ a quarter of an hour when its exporter first answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from jobwatt.records import Budget, BudgetOrigin
+from jobwatt.kubernetes.pod import BUDGET, PodRules, parse_pod
 from jobwatt.simulation.blueprint import (
     DRAM_RANGE_UJ,
     GIB,
@@ -29,7 +30,10 @@ from jobwatt.simulation.recurring import DAEMONS, ROOT, daemon, kernel_thread, o
 
 __all__ = ["K8S_NODE", "NAMELESS", "NOTEBOOK", "OVER_BUDGET", "TRAINING"]
 
-WH, HOUR = 3600.0, 3600.0
+HOUR = 3600
+
+MADE_UP = "{uuid}"
+"""In place of a uid that is made up for each run."""
 
 TRAINER = User(1000, "1000")
 SERVER = User(10001, "10001")
@@ -38,79 +42,132 @@ NOBODY = User(65534, "nobody")
 """Users of containers: the node has no names for most of them."""
 
 
-def _owned(owner: str) -> str:
-    """Return the job_uid of an owner, `<namespace>/<kind>/<name>`; the UID is made up."""
-    return f"k8s:{owner}:{{uuid}}"
+def _job(
+    pod: str,
+    user: User,
+    labels: Mapping[str, str] | None = None,
+    *,
+    cpus: int | None = None,
+    watt_hours: float | None = None,
+    limit_seconds: int | None = None,
+) -> Job:
+    """Return the job of a pod, as the exporter finds it in what the API tells.
+
+    Args:
+        pod: `<namespace>/<kind>/<name>`: where it is, and what controls it; `{id}` as in `Job`.
+        user: of its processes.
+        labels: of the pod.
+        cpus: what it asks for.
+        watt_hours: its annotation.
+        limit_seconds: how long kubelet lets it run.
+    """
+    namespace, kind, name = pod.split("/")
+    requests = {} if cpus is None else {"cpu": str(cpus)}
+    told = parse_pod(
+        {
+            "metadata": {
+                "namespace": namespace,
+                "name": name,
+                "uid": MADE_UP,
+                "labels": labels or {},
+                "annotations": {} if watt_hours is None else {BUDGET: f"{watt_hours:g}Wh"},
+                "ownerReferences": [
+                    {"kind": kind, "name": name, "uid": MADE_UP, "controller": True}
+                ],
+            },
+            "spec": {"containers": [{"resources": {"requests": requests}}]},
+        },
+        PodRules(),
+    )
+    return Job(
+        told.job_uid,
+        user,
+        told.record.name,
+        told.record.account,
+        told.record.queue,
+        told.record.k8s_namespace,
+        told.record.budget,
+        told.record.cpus,
+        limit_seconds=limit_seconds,
+        tells_times=False,
+    )
 
 
-def _budget(watt_hours: float) -> Budget:
-    return Budget(watt_hours * WH, BudgetOrigin.ANNOTATION)
-
-
-TRAINING = Job(
-    _owned("research/PyTorchJob/mistral-sft"),
-    TRAINER,
-    "mistral-sft",
-    queue="research-gpu",
-    k8s_namespace="research",
-    budget=_budget(180),
-    cpus=32,
+TRAINING = replace(
+    _job(
+        "research/PyTorchJob/mistral-sft",
+        TRAINER,
+        {
+            "training.kubeflow.org/job-name": "mistral-sft",
+            "training.kubeflow.org/operator-name": "pytorchjob-controller",
+            "kueue.x-k8s.io/cluster-queue-name": "research-gpu",
+        },
+        cpus=32,
+        watt_hours=180,
+        limit_seconds=12 * HOUR,
+    ),
     gpus=(0, 1),
     begins_seconds=30,
-    limit_seconds=12 * HOUR,
 )
-OVER_BUDGET = Job(
-    _owned("vision/RayCluster/detr-tune"),
-    TRAINER,
-    "detr-tune",
-    queue="vision-gpu",
-    k8s_namespace="vision",
-    budget=_budget(60),
-    cpus=24,
+OVER_BUDGET = replace(
+    _job(
+        "vision/RayCluster/detr-tune",
+        TRAINER,
+        {"ray.io/cluster": "detr-tune", "kueue.x-k8s.io/cluster-queue-name": "vision-gpu"},
+        cpus=16,
+        watt_hours=60,
+    ),
     gpus=(2,),
     begins_seconds=40,
 )
-NOTEBOOK = Job(
-    _owned("notebooks/StatefulSet/jupyter-carol"),
-    JOVYAN,
-    "jupyter-carol",
-    k8s_namespace="notebooks",
-    cpus=4,
+NOTEBOOK = replace(
+    _job(
+        "notebooks/StatefulSet/jupyter-carol",
+        JOVYAN,
+        {"statefulset.kubernetes.io/pod-name": "jupyter-carol-0"},
+        cpus=4,
+    ),
     gpus=(3,),
     begins_seconds=35,
 )
-CHAT = Job(
-    _owned("serving/ReplicaSet/embed-7d9c6b5f48"),
-    SERVER,
-    "embed-7d9c6b5f48",
-    k8s_namespace="serving",
-    cpus=24,
+CHAT = replace(
+    _job("serving/ReplicaSet/embed-7d9c6b5f48", SERVER, cpus=24),
     begins_seconds=32,
 )
 SHARDS = tuple(
-    Job(
-        _owned("data/Job/tokenize-shards"),
-        TRAINER,
-        "tokenize-shards",
-        queue="data-batch",
-        k8s_namespace="data",
-        budget=_budget(12),
-        cpus=20,
+    replace(
+        # A JobSet makes a Job, whose pods have the labels of both.
+        _job(
+            "data/Job/tokenize-shards-{id}-workers-0",
+            TRAINER,
+            {
+                "jobset.sigs.k8s.io/jobset-name": "tokenize-shards-{id}",
+                "jobset.sigs.k8s.io/jobset-uid": MADE_UP,
+                "batch.kubernetes.io/job-name": "tokenize-shards-{id}-workers-0",
+                "kueue.x-k8s.io/cluster-queue-name": "data-batch",
+            },
+            cpus=14,
+            watt_hours=12,
+            limit_seconds=HOUR,
+        ),
         begins_seconds=50.0 + 20 * place,
         lasts_seconds=190.0 + 12 * place,
         pause_seconds=20,
-        limit_seconds=HOUR,
         first_id=1 + place,
         ids_apart=3,
     )
     for place in range(3)
 )
-CRON = Job(
-    _owned("ops/Job/backup-{id}"),
-    NOBODY,
-    "backup-{id}",
-    k8s_namespace="ops",
-    cpus=1,
+CRON = replace(
+    _job(
+        "ops/Job/backup-{id}",
+        NOBODY,
+        {
+            "batch.kubernetes.io/job-name": "backup-{id}",
+            "batch.kubernetes.io/controller-uid": MADE_UP,
+        },
+        cpus=1,
+    ),
     begins_seconds=70.25,
     lasts_seconds=0.75,
     pause_seconds=119.25,
@@ -119,30 +176,20 @@ CRON = Job(
 )
 """A CronJob's: over before anybody looks."""
 
-NAMELESS = Job("k8s:{uuid}", TRAINER, cpus=2, begins_seconds=45)
+NAMELESS = Job(f"k8s:{MADE_UP}", TRAINER, cpus=2, begins_seconds=45, tells_times=False)
 """Of which the API tells nothing."""
 
 SYSTEM = tuple(
-    (
-        comm,
-        share,
-        Job(
-            _owned(f"{namespace}/DaemonSet/{name}"),
-            ROOT,
-            name,
-            k8s_namespace=namespace,
-            begins_seconds=12,
-        ),
-    )
-    for comm, share, namespace, name in (
-        ("kube-proxy", 0.003, "kube-system", "kube-proxy"),
-        ("cilium-agent", 0.02, "kube-system", "cilium"),
-        ("nvidia-device-p", 0.001, "gpu-operator", "nvidia-device-plugin"),
-        ("node_exporter", 0.004, "monitoring", "node-exporter"),
+    (comm, share, replace(_job(pod, ROOT), begins_seconds=12))
+    for comm, share, pod in (
+        ("kube-proxy", 0.003, "kube-system/DaemonSet/kube-proxy"),
+        ("cilium-agent", 0.02, "kube-system/DaemonSet/cilium"),
+        ("nvidia-device-p", 0.001, "gpu-operator/DaemonSet/nvidia-device-plugin"),
+        ("node_exporter", 0.004, "monitoring/DaemonSet/node-exporter"),
     )
 )
-STATIC = Job("k8s:3a1b9c5d7e2f40618293a4b5c6d7e8f9", ROOT, begins_seconds=10)
-"""A static pod: its uid is a digest of its file."""
+STATIC = replace(_job("kube-system/Node/gpu-a7", ROOT), begins_seconds=10)
+"""The static pods: the node itself controls them."""
 
 
 def _workloads() -> Iterator[Workload]:
@@ -201,7 +248,7 @@ def _workloads() -> Iterator[Workload]:
         yield of_job(job)(
             "python",
             load=Phases(((150, 0.95), (20, 0.3))),
-            threads=9.0,
+            threads=6.5,
             memory_bytes=4 * GIB,
             count=2,
             traffic=0.95,

@@ -56,13 +56,14 @@ def record_of(run: Run, zero: float, *, ended: bool) -> JobRecord:
         ended: whether it is over.
     """
     job, started = run.job, zero + run.begins_seconds
+    ended = ended and job.tells_times
     return JobRecord(
         name=run.name,
-        user=job.user.name,
+        user=job.user.name if job.tells_times else "",
         account=job.account,
         queue=job.queue,
         k8s_namespace=job.k8s_namespace,
-        started=started,
+        started=started if job.tells_times else None,
         ended=zero + run.ends_seconds if ended and run.ends_seconds is not None else None,
         deadline=None if job.limit_seconds is None else started + job.limit_seconds,
         budget=job.budget,

@@ -105,3 +105,11 @@ def test_record_of_a_run() -> None:
         gpus=(0, 1),
     )
     assert over == replace(running, ended=1015.0)
+
+
+def test_record_of_a_run_without_a_prolog() -> None:
+    """Kubernetes tells of pods neither when they ran nor whose processes are."""
+    run = run_at(replace(AGAIN, account="ml", limit_seconds=60, tells_times=False), 10)
+    assert run is not None
+
+    assert record_of(run, 1000.0, ended=True) == JobRecord(account="ml", deadline=1070.0)

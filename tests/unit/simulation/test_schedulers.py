@@ -197,6 +197,7 @@ def test_kubernetes_jobs_are_named(kubernetes: Life) -> None:
     assert training.record is not None
     assert (training.record.queue, training.record.k8s_namespace) == ("research-gpu", "research")
     assert (training.gpus, training.cpus, training.user) == (2, 32, "1000")
+    assert training.started == 1e9 + 30
     assert used(training) > 0.8
     assert used(beyond) > 1
     assert beyond.budget is not None
@@ -204,11 +205,13 @@ def test_kubernetes_jobs_are_named(kubernetes: Life) -> None:
 
 
 def test_kubernetes_pods_without_names(kubernetes: Life) -> None:
-    """A pod of which the API told nothing, a static pod, and system pods."""
+    """One of which the API told nothing, and which therefore nobody pays for; system pods."""
+    (nameless,) = [
+        job for job in kubernetes.snapshot.jobs if re.fullmatch(r"k8s:[0-9a-f-]{36}", job.job_uid)
+    ]
     uids = [job.job_uid for job in kubernetes.snapshot.jobs]
 
-    assert sum(bool(re.fullmatch(r"k8s:[0-9a-f-]{36}", uid)) for uid in uids) == 1
-    assert sum(bool(re.fullmatch(r"k8s:[0-9a-f]{32}", uid)) for uid in uids) == 1
+    assert (nameless.account, nameless.user) == ("none", "1000")
     assert sum(uid.startswith("k8s:kube-system/DaemonSet/") for uid in uids) == 2
 
 
@@ -219,3 +222,51 @@ def test_kubernetes_cron_jobs_are_over_before_anybody_looks(kubernetes: Life) ->
     assert len(backups) >= 4
     assert not kubernetes.seen & {job.job_uid for job in backups}
     assert all(sum(job.energy_uj) > 0 for job in backups)
+    assert {(job.user, job.account) for job in backups} == {("", "ops")}
+
+
+def test_kubernetes_namespaces_pay(kubernetes: Life) -> None:
+    """Kinds, names and accounts are those that the exporter finds in pods."""
+    found = {
+        (job.job_uid.rpartition(":")[0], job.account)
+        for job in kubernetes.snapshot.jobs
+        if job.job_uid.startswith("k8s:") and job.ended is None and job.record != JobRecord()
+    }
+
+    assert {(re.sub(r"shards-\d+", "shards-N", uid), account) for uid, account in found} >= {
+        ("k8s:research/PyTorchJob/mistral-sft", "research"),
+        ("k8s:vision/RayCluster/detr-tune", "vision"),
+        ("k8s:notebooks/StatefulSet/jupyter-carol", "notebooks"),
+        ("k8s:serving/ReplicaSet/embed-7d9c6b5f48", "serving"),
+        ("k8s:data/JobSet/tokenize-shards-N", "data"),
+        ("k8s:kube-system/DaemonSet/cilium", "kube-system"),
+        ("k8s:kube-system/Node/gpu-a7", "kube-system"),
+        ("k8s:monitoring/DaemonSet/node-exporter", "monitoring"),
+    }
+
+
+@pytest.mark.parametrize(("scenario", "most"), [("slurm-node", 192), ("k8s-node", 128)])
+def test_no_more_cpus_are_held_than_there_are(scenario: str, most: int) -> None:
+    """No scheduler would have admitted more, at any time; and jobs use no more than they hold."""
+    held, busy = 0.0, 0.0
+    before: dict[str, int] = {}
+    for snapshot, _ in live(scenario):
+        assert snapshot.node.cpus == most
+        held = max(held, sum(job.cpus or 0 for job in snapshot.jobs))
+        for job in snapshot.jobs:
+            if job.cpus and job.job_uid in before:
+                used = (job.cpu_ns - before[job.job_uid]) / NS / 5
+                busy = max(busy, used / job.cpus)
+        before = {job.job_uid: job.cpu_ns for job in snapshot.jobs}
+
+    assert 0.9 * most < held <= most
+    assert 0.8 < busy <= 1
+
+
+def test_kubernetes_tells_no_end(kubernetes: Life) -> None:
+    """A job ends with the sample that misses it: one that nobody saw has just this moment."""
+    ended = [job for job in kubernetes.snapshot.jobs if job.ended is not None]
+    backups = [job for job in ended if ":ops/Job/backup-" in job.job_uid]
+
+    assert all((job.ended or 0) >= job.measured_since >= job.started for job in ended)
+    assert {(job.ended or 0) - job.started for job in backups} == {0}
