@@ -393,6 +393,7 @@ def test_compose_zone_is_exported(path: Path) -> None:
 def test_demo_reads_nothing_of_the_machine() -> None:
     """The made-up node runs as nobody, with no mount and no namespace of the host."""
     demo = services(DEMO)["exporter"]
+    assert demo["command"] == ["simulate", "--scenario=slurm-node"]
     assert demo["user"] == "65534:65534"
     assert not {"pid", "cgroup", "userns_mode", "volumes"} & demo.keys()
 
