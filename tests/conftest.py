@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no defect.
+settings.register_profile("jobwatt", deadline=None)
+settings.load_profile("jobwatt")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

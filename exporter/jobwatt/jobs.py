@@ -90,7 +90,8 @@ class JobAccount:
             stays idle.
         gpus: how many it holds now.
         started: Unix time of its first process, or as its scheduler has it.
-        measured_since: Unix time at which this account was opened at 0.
+        measured_since: Unix time since which its energy is in this account: of a job that began
+            after the sample before, its beginning.
         ended: Unix time since which it has no process, None while it has; or as its scheduler has
             it.
         record: what is known of it.
@@ -183,6 +184,7 @@ class JobBook:
     accounts_dropped: int = 0
     _opened: int = 0
     _wall: float = 0.0
+    _wall_before: float = 0.0
     _records: Mapping[str, JobRecord] = field(default_factory=dict)
     _unsettled: dict[str, JobAccount] = field(default_factory=dict)
     _displaced: list[JobAccount] = field(default_factory=list)
@@ -202,7 +204,7 @@ class JobBook:
             wall: Unix time.
             usage: who was busy since the interval before.
         """
-        self._wall = wall
+        self._wall_before, self._wall = self._wall, wall
         if usage.records is not self._records:
             self._records = usage.records
             self._follow_records()
@@ -244,7 +246,7 @@ class JobBook:
                     self.owners.end(job.job_uid)
             elif job.ended_ns <= now_ns - self.linger_ns:
                 gone.append(job)
-            self._follow_end(job, span_ns)
+            self._follow_end(job)
         for job in list(self._unsettled.values()):
             self._try_to_settle(job, now_ns, present.get(job.job_uid))
         for job in gone[kept:]:
@@ -270,8 +272,10 @@ class JobBook:
     def _open(self, job_uid: str, presence: JobPresence | None) -> JobAccount:
         self._opened += 1
         user = presence.user if presence else ""
-        started = presence.started if presence else self._wall
-        job = JobAccount(job_uid, self._opened, user, started, self._wall)
+        before = self._wall_before or self._wall  # a first sample measures nothing that was before
+        started = presence.started if presence else before
+        measured_since = started if before <= started <= self._wall else self._wall
+        job = JobAccount(job_uid, self._opened, user, started, measured_since)
         self.jobs[job_uid] = self._unsettled[job_uid] = job
         return job
 
@@ -293,18 +297,18 @@ class JobBook:
             total[index] += uj
         self._account_views = None
 
-    def _follow_end(self, job: JobAccount, span_ns: int) -> None:
+    def _follow_end(self, job: JobAccount) -> None:
         """Take a scheduler's word for the end of a job that has no process any more.
 
-        An end from before the account was opened is of an earlier life. Of a job that came and went
-        between two samples it may lie within the interval, and it is in whole seconds.
+        An end from before the account was opened is of an earlier life; an Epilog's clock has whole
+        seconds. Nothing ends before it is measured.
         """
         record = self._records.get(job.job_uid)
         if record is None or record.ended is None or record.ended == job.ended:
             return
-        earliest = max(job.started, job.measured_since - span_ns / NS - 1.0)
+        earliest = max(job.started, job.measured_since - 1.0)
         if earliest <= record.ended <= self._wall + FORESEEN_SECONDS:
-            job.ended = record.ended
+            job.ended = max(record.ended, job.measured_since)
 
     # --- names ----------------------------------------------------------------------------------
 

@@ -315,7 +315,7 @@ def test_the_end_of_an_earlier_life_is_not_taken() -> None:
 
 
 def test_the_end_of_a_job_between_two_samples_is_taken() -> None:
-    """Its account is opened after it, and an Epilog's clock has whole seconds."""
+    """It is measured since the first of them; an Epilog's clock has whole seconds."""
     node = Node()
     node.second()
     node.records["slurm:7"] = replace(PROLOG, name="bert", ended=EPOCH)
@@ -323,7 +323,7 @@ def test_the_end_of_a_job_between_two_samples_is_taken() -> None:
     for _ in range(8):  # until its names are settled
         node.second()
     view = node.view("slurm:7")
-    assert (view.measured_since, view.started, view.ended) == (EPOCH + 2, EPOCH - 30, EPOCH)
+    assert (view.measured_since, view.started, view.ended) == (EPOCH + 1, EPOCH - 30, EPOCH + 1)
 
 
 @pytest.mark.parametrize("ended", [EPOCH - 31, EPOCH + 10_000])

@@ -38,6 +38,7 @@ class Node:
         self.accountant = Accountant(self.ledger, {"*": 0.0})
         self.now = 0
         self.spent = 0
+        self.started = EPOCH - 5
         self.second(0)
 
     def second(
@@ -55,7 +56,8 @@ class Node:
         used = used or {}
         jobs: dict[str, JobPresence] = {}
         for process in used.keys() - set(gone):
-            jobs.setdefault(process.job_uid, JobPresence(0, EPOCH - 5, "ada")).processes += 1
+            presence = JobPresence(0, self.started, "ada")
+            jobs.setdefault(process.job_uid, presence).processes += 1
         usage = Usage(used, exited or {}, jobs=jobs, ended=list(gone))
         report = Report(Source.RAPL, self.now * S, (Reading(PACKAGE, self.spent),))
         probe = FakeProbe(list(used))
@@ -140,6 +142,17 @@ def test_a_job_starts_with_its_first_process() -> None:
     node.second(10, {Process(1, 0, job_uid="slurm:7"): 1})
     job = node.jobs["slurm:7"]
     assert (job.started, job.measured_since, job.user) == (EPOCH - 5, EPOCH + 2, "ada")
+
+
+def test_a_job_that_began_after_the_sample_before_is_measured_from_its_beginning() -> None:
+    """One that nobody saw live, from that sample."""
+    node = Node()
+    node.second(10, {Process(1, 0): 1})
+    node.started = EPOCH + 2.5
+    node.second(10, {Process(2, 0, job_uid="slurm:8"): 1}, exited={"slurm:9": 1})
+    jobs = node.jobs
+    assert (jobs["slurm:8"].started, jobs["slurm:8"].measured_since) == (EPOCH + 2.5,) * 2
+    assert (jobs["slurm:9"].started, jobs["slurm:9"].measured_since) == (EPOCH + 2,) * 2
 
 
 def test_jobs_go_on_after_a_restart() -> None:
