@@ -16,7 +16,7 @@ from operator import sub
 from typing import Protocol
 
 from jobwatt.errors import ReadError
-from jobwatt.model import Process, Usage
+from jobwatt.model import UNDECIDED, Process, Usage
 from jobwatt.usage.cpu_time import CpuTimeReader
 
 __all__ = ["CpuUsage", "Group", "Walk"]
@@ -137,6 +137,7 @@ class Walk:
         if still and not (self._full or self._first or group.ended):
             return 0, []
         known_ns, claims = self._visit_children(group, used_ns)
+        lost = list(claims)
         if used_ns is not None and group.exact and not claims and not self._full:
             runners_ns = self._read_runners(group, group.credit_ns + used_ns - known_ns)
             if runners_ns is not None:
@@ -154,7 +155,7 @@ class Walk:
             log.warning("a cgroup's CPU time stands still while its processes run: ignoring it")
             group.close()
             return known_ns, claims
-        self._settle(group, used_ns - known_ns, claims)
+        self._settle(group, used_ns - known_ns, claims, [] if group.processes else lost)
         return used_ns, []
 
     def _read_counter(self, group: Group, available_ns: int | None) -> int | None:
@@ -235,8 +236,14 @@ class Walk:
         self._usage.cpu_ns.update(compress(zip(group.processes, deltas, strict=True), deltas))
         return sum(deltas)
 
-    def _settle(self, group: Group, rest_ns: int, claims: Iterable[Claim]) -> None:
-        """Give a group's rest to those who ended, then to processes that nobody saw."""
+    def _settle(
+        self, group: Group, rest_ns: int, claims: Iterable[Claim], lost: Iterable[Claim]
+    ) -> None:
+        """Give a group's rest to those who ended, then to processes that nobody saw.
+
+        Where no process can have been directly in it these were in a group below that is gone by
+        now: those of `lost` who had processes there have it in equal parts.
+        """
         rest_ns += group.credit_ns
         for payee, most_ns in claims:
             paid = min(most_ns, rest_ns)
@@ -246,13 +253,24 @@ class Walk:
             if isinstance(payee, Process):
                 self._usage.cpu_ns[payee] = self._usage.cpu_ns.get(payee, 0) + paid
             else:
-                self._usage.exited_ns[payee] = self._usage.exited_ns.get(payee, 0) + paid
+                self._book(payee, paid)
         group.credit_ns = max(-MOST_CREDIT_NS, min(0, rest_ns))
-        group.exited_ns = max(0, rest_ns)
-        if rest_ns <= 0:
+        rest_ns = max(0, rest_ns)
+        owners = dict.fromkeys(p.job_uid if isinstance(p, Process) else p for p, _ in lost)
+        if not owners:
+            group.exited_ns = rest_ns
+            self._book(group.job_uid, rest_ns)
             return
-        if group.job_uid is None:
-            self._usage.unseen_ns += rest_ns
+        group.exited_ns = 0
+        share_ns, over_ns = divmod(rest_ns, len(owners))
+        for at, owner in enumerate(owners):
+            self._book(owner, share_ns + (at < over_ns))
+
+    def _book(self, owner: str | None, time_ns: int) -> None:
+        """Count time of processes that nobody saw."""
+        if not time_ns:
+            return
+        if owner is None or owner == UNDECIDED:
+            self._usage.unseen_ns += time_ns
         else:
-            exited = self._usage.exited_ns
-            exited[group.job_uid] = exited.get(group.job_uid, 0) + rest_ns
+            self._usage.exited_ns[owner] = self._usage.exited_ns.get(owner, 0) + time_ns

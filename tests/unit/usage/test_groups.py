@@ -3,7 +3,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from jobwatt.errors import Absent
-from jobwatt.model import Process, Usage
+from jobwatt.model import UNDECIDED, Process, Usage
 from jobwatt.usage.groups import Group, Walk
 
 MS = 1_000_000
@@ -205,6 +205,56 @@ def test_a_vanished_group_is_paid_out_of_its_parents_rest() -> None:
     assert usage.cpu_ns == {A: 60 * MS}
     assert usage.unseen_ns == 0
     assert tree.root.children == {}
+
+
+def slice_of(*jobs: str) -> tuple[Tree, dict[str, Meterable]]:
+    """A tree whose group has a job's group below it for each of these, and in each a sleeper."""
+    tree, times = Tree(), {}
+    for pid, name in enumerate(jobs, 11):
+        times[name] = Meterable()
+        tree.job.children[name] = Group(name, times[name])
+        tree.job.children[name].add(Process(pid, 0, job_uid=name), pid, 0)
+        tree.clocks.times[pid] = 0
+    tree.look()
+    tree.look()
+    return tree, times
+
+
+def vanish(tree: Tree, time: Meterable, pid: int) -> None:
+    time.gone = True
+    del tree.clocks.times[pid]
+
+
+def test_what_a_vanished_group_had_not_done_before_is_its_jobs_all_the_same() -> None:
+    """Nobody else was below an inner cgroup: what it has more was in the group that is gone."""
+    tree, times = slice_of("slurm:1", "slurm:2")
+    vanish(tree, times["slurm:1"], 11)
+    tree.short(300 * MS)
+    usage = tree.look()
+    assert usage.exited_ns == {"slurm:1": 300 * MS}
+    tree.short(5 * MS)  # from now on nobody is missing
+    assert tree.look().exited_ns == {"systemd:job.service": 5 * MS}
+
+
+def test_several_vanished_groups_have_equal_parts_of_what_nobody_saw() -> None:
+    """Not a nanosecond is lost in between; the undecided one's is nobody's."""
+    tree, times = slice_of("slurm:1", "slurm:2", UNDECIDED, "slurm:3")
+    for pid, name in ((11, "slurm:1"), (12, "slurm:2"), (13, UNDECIDED)):
+        vanish(tree, times[name], pid)
+    tree.short(30 * MS + 2)
+    usage = tree.look()
+    assert usage.exited_ns == {"slurm:1": 10 * MS + 1, "slurm:2": 10 * MS + 1}
+    assert usage.unseen_ns == 10 * MS
+
+
+def test_a_group_with_processes_of_its_own_keeps_what_a_vanished_one_did_not_do_before() -> None:
+    """It may have been the children of these."""
+    tree, times = slice_of("slurm:1")
+    tree.add(A)
+    tree.look()
+    vanish(tree, times["slurm:1"], 11)
+    tree.short(300 * MS)
+    assert tree.look().exited_ns == {"systemd:job.service": 300 * MS}
 
 
 def test_a_new_group_is_credited_what_its_parent_can_explain() -> None:
