@@ -38,17 +38,22 @@ TICK_NS = NS // TICKS
 MOST_ENVIRONMENT, MOST_VALUE = 1 << 18, 1024
 """Bytes looked at of an environment, and kept of one variable: room for the UUIDs of 24 GPUs."""
 
-_STAT_UTIME, _STAT_STIME, _STAT_START = 11, 12, 19
+_STAT_UTIME, _STAT_STIME, _STAT_THREADS, _STAT_START = 11, 12, 17, 19
 _STAT_FIELDS = 20
+_DEAD = (b"Z", b"X")
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessStat:
-    """Of /proc/PID/stat: name, start after boot in ticks, CPU time of the whole thread group."""
+    """Of /proc/PID/stat: name, start after boot in ticks, CPU time of the whole thread group.
+
+    `exited`: no thread of it is alive; only its parent has not taken notice yet (a zombie).
+    """
 
     comm: str
     start_ticks: int
     cpu_ns: int
+    exited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +97,12 @@ def parse_process_stat(data: bytes) -> ProcessStat:
     try:
         cpu_ticks = int(fields[_STAT_UTIME]) + int(fields[_STAT_STIME])
         start_ticks = int(fields[_STAT_START])
+        # A first thread that has exited is shown as a zombie also while others run on.
+        exited = fields[0] in _DEAD and int(fields[_STAT_THREADS]) <= 1
     except ValueError as error:
         raise Failed(f"not a process's stat: {data[:60]!r}") from error
-    return ProcessStat(decode(data[opened + 1 : closed]), start_ticks, cpu_ticks * TICK_NS)
+    comm = decode(data[opened + 1 : closed])
+    return ProcessStat(comm, start_ticks, cpu_ticks * TICK_NS, exited)
 
 
 def parse_process_status(data: bytes) -> ProcessStatus:

@@ -56,6 +56,9 @@ DUMP_NS = 30 * NS
 MOST_YOUNG, MOST_BUSY, MOST_ROUND = 32, 1, 10
 """Visits a look, by occasion: what does not fit waits for the next."""
 
+MOST_STOPPED = 4
+"""How many that have stopped running are asked in a look whether they have exited."""
+
 SANDBOX = "pause"
 """Name of the process that a pod begins with (Kubernetes' build/pause)."""
 
@@ -130,11 +133,14 @@ class HostProcesses:
         self._memory: dict[tuple[str, frozenset[int] | None], int] = {}
         self._jobs: dict[str, JobPresence] = {}
         self._ran: dict[Process, int] = {}
+        self._stopped: dict[Process, None] = {}
+        self._zombies: dict[int, int] = {}
         self._young: deque[tuple[int, int, Process]] = deque()
         self._round: list[Process] = []
         self._round_due = 0.0
         self._review_due = 0.0
         self._census: Census | None = None
+        self._must_list = False
         self._listed: Census | None = None
         self._listed_ticks = 0
         self._last_ns: int | None = None
@@ -247,13 +253,13 @@ class HostProcesses:
         if self._past is not None:
             self._catch_up(self._past, usage, now_ns)
             self._past = None
-        self._used = dict(usage.cpu_ns)
+        before, self._used = self._used, dict(usage.cpu_ns)
         self._leave_to_nobody(usage)
         self._ran.update(dict.fromkeys(usage.cpu_ns, 0))
         for process in usage.ended:
             self._forget(process)
-        if usage.ended:
-            self._census = None  # another may live under the same pid: list again
+        self._end_zombies(usage, before)
+        self._must_list |= bool(usage.ended)  # another may live under the same pid
         self._forget_parted(now_ns)
         self._review_reserved(span_ns)
         usage.memory_bytes = dict(self._memory)
@@ -324,8 +330,9 @@ class HostProcesses:
 
     def _find_newcomers(self, usage: Usage, now_ns: int, *, first: bool) -> None:
         before, self._census = self._census, self._read_census()
-        if not self._must_list(before, now_ns):
+        if not (self._must_list or self._may_have_changed(before, now_ns)):
             return
+        self._must_list = False
         self._listed = self._census
         self._listing_due_ns = now_ns + LISTING_NS
         try:
@@ -337,30 +344,31 @@ class HostProcesses:
             return
         self._unlisted = ""
         listed_ticks, self._listed_ticks = self._listed_ticks, _boot_ticks()
-        for pid in self._given_out_since(before):
+        for pid in self._given_out_since(before, self._pids):
             self._keep_if_same(usage, self._entries[self._pids[pid]])
+        self._forget_reaped(pids, before)
         for pid in self._pids.keys() - pids:
             self._bury(usage, self._entries[self._pids[pid]])
         born_after = None if first else listed_ticks - START_SLACK_TICKS
-        for pid in sorted(pids - self._pids.keys()):
+        for pid in sorted(pids - self._pids.keys() - self._zombies.keys()):
             self._meet(pid, now_ns, born_after)
 
-    def _must_list(self, before: Census | None, now_ns: int) -> bool:
+    def _may_have_changed(self, before: Census | None, now_ns: int) -> bool:
         """Whether somebody may have come since the last look, or gone without using CPU time."""
         census = self._census
         if census is None or before is None or census.youngest_pid != before.youngest_pid:
             return True
         return now_ns >= self._listing_due_ns and census != self._listed
 
-    def _given_out_since(self, before: Census | None) -> list[int]:
+    def _given_out_since(self, before: Census | None, known: Collection[int]) -> list[int]:
         """Return the known pids among those given out since `before`: they may be used again."""
         if before is None or self._census is None:
             return []
         eldest, youngest = before.youngest_pid, self._census.youngest_pid
         if eldest <= youngest:
-            return [pid for pid in range(eldest + 1, youngest + 1) if pid in self._pids]
+            return [pid for pid in range(eldest + 1, youngest + 1) if pid in known]
         # Pids go up and start over.
-        return [pid for pid in self._pids if pid > eldest or pid <= youngest]
+        return [pid for pid in known if pid > eldest or pid <= youngest]
 
     def _read_census(self) -> Census | None:
         if not self._own_pids:
@@ -405,11 +413,15 @@ class HostProcesses:
         """Take in a process; `born_after` (ticks) tells whether all its CPU time is news."""
         try:
             stat = self._procfs.read_process_stat(pid)
-            process = Process(pid, stat.start_ticks, stat.comm)
         except Absent:
             return
         except ReadError:
             process = Process(pid, 0)
+        else:
+            if stat.exited and (born_after is None or stat.start_ticks < born_after):
+                self._zombies[pid] = stat.start_ticks
+                return
+            process = Process(pid, stat.start_ticks, stat.comm)
         key = self._key(process)
         time_ns = 0
         if born_after is None or process.start_ticks < born_after:
@@ -522,6 +534,7 @@ class HostProcesses:
         if self._entries.pop(process, None) is not None:
             del self._pids[process.pid]
             self._ran.pop(process, None)
+            self._stopped.pop(process, None)
             self._claimants.discard(process)
             self._undecided.pop(process, None)
             self._parted.pop(process.pid, None)
@@ -536,6 +549,53 @@ class HostProcesses:
             if now_ns - ended_ns < PARTED_NS and len(self._parted) <= MOST_PARTED:
                 break
             del self._parted[pid]
+
+    # --- zombies --------------------------------------------------------------------------------
+
+    def _end_zombies(self, usage: Usage, before: Mapping[Process, int]) -> None:
+        """End those of whom nothing runs any more, though they are listed until they are reaped.
+
+        To exit takes CPU time: who ran at the look `before`, and has stopped, is asked once.
+        """
+        for process in self._stopped.keys() & self._used.keys():
+            del self._stopped[process]
+        for process in before.keys() - self._used.keys():
+            if process in self._entries:
+                self._stopped[process] = None
+        for _ in range(min(MOST_STOPPED, len(self._stopped))):
+            process = next(iter(self._stopped))
+            del self._stopped[process]
+            with contextlib.suppress(ReadError):
+                stat = self._procfs.read_process_stat(process.pid)
+                if stat.exited and stat.start_ticks == process.start_ticks:
+                    self._end_zombie(usage, self._entries[process])
+
+    def _end_zombie(self, usage: Usage, entry: _Entry) -> None:
+        process, group = entry.process, entry.group
+        at = group.processes.index(process)
+        if self._reader.read([group.keys[at]]) != [group.times[at]]:
+            group.runners = None  # it has run once more: when that is told it stops again
+            return
+        group.remove(process)
+        usage.ended.append(process)
+        self._forget(process)
+        self._zombies[process.pid] = process.start_ticks
+
+    def _forget_reaped(self, pids: Collection[int], before: Census | None) -> None:
+        """Drop zombies that are gone, so that whoever has the pid now is met."""
+        is_told = before is not None and self._census is not None
+        anew = (
+            set(self._given_out_since(before, self._zombies)) if is_told else self._zombies.keys()
+        )
+        for pid, start_ticks in list(self._zombies.items()):
+            if pid not in pids or (pid in anew and not self._has_start(pid, start_ticks)):
+                del self._zombies[pid]
+
+    def _has_start(self, pid: int, start_ticks: int) -> bool:
+        try:
+            return self._procfs.read_process_stat(pid).start_ticks == start_ticks
+        except ReadError:
+            return False
 
     # --- visits ---------------------------------------------------------------------------------
 

@@ -48,6 +48,16 @@ def test_stat_with_any_name(comm: bytes, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("state", "threads", "exited"),
+    [(b"Z", b"1", True), (b"X", b"0", True), (b"Z", b"4", False), (b"S", b"1", False)],
+)
+def test_who_has_exited_has_no_thread_left(state: bytes, threads: bytes, exited: bool) -> None:
+    """A first thread that has exited before the others is a zombie, the process is none."""
+    tail = STAT_TAIL.replace(b" S ", b" %b " % state).replace(b" 20 0 4 ", b" 20 0 %b " % threads)
+    assert parse_process_stat(b"42 (a)" + tail).exited is exited
+
+
+@pytest.mark.parametrize(
     "data",
     [
         b"",

@@ -24,6 +24,7 @@ from jobwatt.workloads.contract import Facts, resolve
 from jobwatt.workloads.systemd import SystemdResolver
 
 NO_CGROUPS = Cgroupfs(())
+NS = 1_000_000_000
 BURN = "while True: pass"
 SLEEP = "import time; time.sleep(60)"
 
@@ -133,6 +134,75 @@ def test_a_zombie_that_is_reaped_has_ended_at_the_next_listing(cgroup: Path) -> 
         process.wait()
     now_ns = time.monotonic_ns()
     assert known in usage.look(now_ns + 10_000_000_000).ended
+
+
+ORPHAN = (
+    "import os, signal, time\nread, write = os.pipe()\nchild = os.fork()\n"
+    "if not child:\n os.read(read, 1)\n end = time.process_time() + 0.2\n"
+    " while time.process_time() < end: pass\n os._exit(0)\n"
+    "signal.signal(signal.SIGUSR1, lambda *_: os.write(write, b'x'))\n"
+    "signal.signal(signal.SIGUSR2, lambda *_: os.wait())\n"
+    "print(child, flush=True)\nwhile True: time.sleep(60)"
+)
+"""A parent whose child works at SIGUSR1 and exits, and is reaped at SIGUSR2."""
+
+
+def is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@contextmanager
+def piped(code: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python program whose output is read, killed in the end."""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_process_that_has_exited_ends_though_nobody_reaps_it(
+    cgroup: Path, *, grouped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is paid all that it used, and is not met again while it is listed."""
+    monkeypatch.setattr("jobwatt.usage.processes.MOST_STOPPED", 1000)  # others stop as well
+    with piped(ORPHAN) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        for each in (parent.pid, pid):
+            (cgroup / "cgroup.procs").write_text(str(each))
+        usage = probe(find_cgroupfs(Path("/sys/fs/cgroup")) if grouped else NO_CGROUPS)
+        now_ns = time.monotonic_ns()
+        usage.look(now_ns)
+        known, begun_ns = find(usage, pid), time.clock_gettime_ns((~pid << 3) | 2)
+        parent.send_signal(signal.SIGUSR1)
+        wait_until(lambda: is_zombie(pid))
+        seen = usage.look(now_ns + NS)
+        used_ns = time.clock_gettime_ns((~pid << 3) | 2) - begun_ns
+        assert (seen.cpu_ns[known], known in seen.ended) == (used_ns, False)
+        ended = [usage.look(now_ns + second * NS).ended.count(known) for second in (2, 3, 14, 65)]
+        assert ended == [1, 0, 0, 0]
+        assert (known.alive, usage.find(pid), len(usage._zombies) > 0) == (False, None, True)
+        parent.send_signal(signal.SIGUSR2)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        usage.look(now_ns + 126 * NS)
+        assert pid not in usage._zombies
+
+
+def test_a_zombie_that_was_there_before_is_nobody() -> None:
+    """It will never run; a first thread that has exited before the others is no zombie."""
+    code = (
+        "import ctypes, threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "print(flush=True)\nctypes.CDLL(None).pthread_exit(None)"
+    )
+    with subprocess.Popen(["true"]) as dead, piped(code) as headless:
+        wait_until(lambda: is_zombie(dead.pid) and is_zombie(headless.pid))
+        usage = probe()
+        looks = [look(usage) for _ in range(3)]
+        pids = [process.pid for process in usage.processes]
+        assert (dead.pid in pids, headless.pid in pids) == (False, True)
+        assert all(p.pid != headless.pid for seen in looks for p in seen.ended)
 
 
 def test_nobody_is_listed_while_nobody_comes_or_goes() -> None:
@@ -498,6 +568,22 @@ def test_a_process_that_moves_is_followed(cgroup: Path) -> None:
         (cgroup / "cgroup.procs").write_text(str(process.pid))
         usage.refresh(known)
     assert known.job_uid == f"systemd:{cgroup.name}"
+
+
+def test_who_has_the_pid_of_a_zombie_is_met(tmp_path: Path) -> None:
+    """It was reaped and the pid given out again between two looks: the start tells."""
+    usage, begins = recorded_node(tmp_path, Records())
+    begins(10, 1000, b"")
+    usage.look(NS)
+    stat = tmp_path / "proc/10/stat"
+    stat.write_text(stat.read_text().replace(") S", ") Z").replace(" 5 5 0", " 9 5 0"))
+    (tmp_path / "cgroup/job_7/cpu.stat").write_text("usage_usec 40005\n")
+    assert usage.look(2 * NS).ended == []
+    (dead,) = usage.look(3 * NS).ended
+    assert (dead.pid, usage.processes, usage.look(4 * NS).jobs) == (10, set(), {})
+    stat.write_text(stat.read_text().replace(") Z", ") S").replace(" 1 0 10 ", " 1 0 12 "))
+    usage.look(5 * NS)
+    assert [p.start_ticks for p in usage.processes] == [12]
 
 
 @pytest.mark.parametrize("company", [False, True], ids=["alone", "in company"])
