@@ -116,6 +116,9 @@ class Walk:
         most_ns: what the whole machine can have used since the last look.
         full: look also into groups whose counter has not moved.
         first: take values to start from; nothing has been used yet.
+
+    Attributes:
+        rests: what was booked to the owners of groups, as of processes that nobody saw.
     """
 
     def __init__(
@@ -126,6 +129,7 @@ class Walk:
         self._most_ns = most_ns
         self._full = full
         self._first = first
+        self.rests: dict[Group, int] = {}
 
     def visit(self, group: Group, available_ns: int | None = None) -> tuple[int, list[Claim]]:
         """Account a group; return what it used and the claims left for its parent to pay.
@@ -259,7 +263,9 @@ class Walk:
         owners = dict.fromkeys(p.job_uid if isinstance(p, Process) else p for p, _ in lost)
         if not owners:
             group.exited_ns = rest_ns
-            self._book(group.job_uid, rest_ns)
+            if rest_ns:
+                self.rests[group] = rest_ns
+                self._book(group.job_uid, rest_ns)
             return
         group.exited_ns = 0
         share_ns, over_ns = divmod(rest_ns, len(owners))

@@ -24,6 +24,7 @@ from jobwatt.units import NS
 from jobwatt.usage.contract import RecordSource
 from jobwatt.usage.cpu_time import GONE, CpuTimeReader, choose_reader
 from jobwatt.usage.groups import FALSE_STILLNESS_NS, Group, Walk
+from jobwatt.usage.hybrid import HybridJobs
 from jobwatt.usage.reserved import ReservedCpus
 from jobwatt.workloads.contract import SYSTEM, Facts
 
@@ -121,6 +122,7 @@ class HostProcesses:
         self._user_name = user_name
         self._records = records
         self._reserved = ReservedCpus(cgroupfs, job_uid_of, len(topology.package_of))
+        self._hybrid = HybridJobs(cgroupfs, job_uid_of)
         self._reader: CpuTimeReader = choose_reader(procfs)
         self._own_pids = procfs.is_own()
         self._unlisted = ""  # why processes could not be listed the last time
@@ -250,6 +252,7 @@ class HostProcesses:
             first=first,
         )
         walk.visit(self._root)
+        self._hybrid.settle(usage, walk.rests, full=full, first=first)
         if self._past is not None:
             self._catch_up(self._past, usage, now_ns)
             self._past = None
@@ -259,6 +262,7 @@ class HostProcesses:
         for process in usage.ended:
             self._forget(process)
         self._end_zombies(usage, before)
+        self._hybrid.forget(usage.ended)
         self._must_list |= bool(usage.ended)  # another may live under the same pid
         self._forget_parted(now_ns)
         self._review_reserved(span_ns)
@@ -433,6 +437,7 @@ class HostProcesses:
         group.add(process, key, time_ns)
         self._pids[pid] = process
         self._entries[process] = _Entry(process, group, now_ns, time_ns, cgroups)
+        self._hybrid.place(process, cgroups, group)
         self._count_in(process)
         self._attend(process, cgroups)
         if _boot_ticks() - process.start_ticks < YOUNG_NS[-1] * TICKS // NS:
@@ -678,6 +683,7 @@ class HostProcesses:
                 time_ns = max(time_ns, entry.visited_time_ns)
             entry.group = self._place(cgroups)
             entry.group.add(process, self._key(process), time_ns)
+        self._hybrid.place(process, cgroups, entry.group)
 
     # --- groups ---------------------------------------------------------------------------------
 

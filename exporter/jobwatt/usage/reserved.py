@@ -11,7 +11,7 @@ from jobwatt.host.cgroupfs import Cgroupfs
 from jobwatt.host.cpu_limits import CONTROLLERS, read_cpu_limit
 from jobwatt.workloads.contract import SYSTEM, Facts, split_path
 
-__all__ = ["ReservedCpus"]
+__all__ = ["ReservedCpus", "own_depth"]
 
 _MOST_FOLDERS, _MOST_PLACES = 64, 1024
 """Of a job: cgroups that are its own, and places of its processes that were looked at."""
@@ -59,7 +59,7 @@ class ReservedCpus:
         held.places.add(place)
         before = len(held.folders)
         for controller, path in cgroups.items():
-            depth = self._depth(job_uid, controller, path)
+            depth = own_depth(self._job_uid_of, job_uid, controller, path)
             if depth is None:
                 continue
             held.by_cgroup = True
@@ -89,15 +89,6 @@ class ReservedCpus:
         held.cpus = self._read(held)
         return job_uid
 
-    def _depth(self, job_uid: str, controller: str, path: str) -> int | None:
-        """Return how many parts of a path lead to the job's own cgroup, None if none do."""
-        walked = ""
-        for depth, part in enumerate(split_path(path), 1):
-            walked += f"/{part}"
-            if self._job_uid_of(Facts({controller: walked}, -1)) == job_uid:
-                return depth
-        return None
-
     def _keep(self, held: _Held, controller: str, parts: tuple[str, ...]) -> None:
         try:
             held.folders[controller, self._cgroupfs.folder(controller, parts)] = None
@@ -123,3 +114,15 @@ class ReservedCpus:
         ]
         least = min(amounts, default=None)
         return least if least is not None and least < self._machine_cpus else None
+
+
+def own_depth(
+    job_uid_of: Callable[[Facts], str], job_uid: str, controller: str, path: str
+) -> int | None:
+    """Return how many parts of a path lead to the job's own cgroup, None if none do."""
+    walked = ""
+    for depth, part in enumerate(split_path(path), 1):
+        walked += f"/{part}"
+        if job_uid_of(Facts({controller: walked}, -1)) == job_uid:
+            return depth
+    return None

@@ -400,11 +400,12 @@ def cgroup() -> Iterator[Path]:
 
 
 @contextmanager
-def bursts(cgroup: Path) -> Iterator[None]:
-    """A parent in a cgroup, whose children live for 20 ms of CPU time."""
+def bursts(*cgroups: Path) -> Iterator[None]:
+    """A parent in cgroups, whose children live for 20 ms of CPU time."""
     code = (
         "import os, sys\n"
-        f"open({str(cgroup / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
+        f"for folder in {[str(cgroup) for cgroup in cgroups]!r}:\n"
+        "    with open(folder + '/cgroup.procs', 'w') as procs: procs.write(str(os.getpid()))\n"
         "print(flush=True)\n"
         "burn = 'import time\\nwhile time.process_time() < 0.02: pass'\n"
         "while True:\n"
@@ -417,7 +418,7 @@ def bursts(cgroup: Path) -> Iterator[None]:
             yield
         finally:
             parent.kill()
-    wait_until(lambda: not (cgroup / "cgroup.procs").read_text())
+    wait_until(lambda: not any((cgroup / "cgroup.procs").read_text() for cgroup in cgroups))
 
 
 def found_ratio(usage: HostProcesses, unit: str, read_ns: Callable[[], int]) -> float:
@@ -467,6 +468,32 @@ def test_short_lived_children_are_their_cgroups(tree: tuple[Path, Path]) -> None
         look(usage)
         found = found_ratio(usage, f"systemd:{cgroup.name}", lambda: used_ns(cgroup))
     assert 0.98 <= found <= 1.1
+
+
+def test_a_job_of_version_1_in_a_service_of_version_2_has_its_short_lived_children(
+    cgroup: Path,
+) -> None:
+    """As with Slurm or Docker on systemd's hybrid layout."""
+    top = Path(f"/sys/fs/cgroup/cpuacct/jobwatt-test-{secrets.token_hex(4)}")
+    job = top / "job_7"
+    job.mkdir(parents=True)
+
+    def owner(facts: Facts) -> str:
+        is_job = facts.cgroups.get("cpuacct", "").startswith(f"/{top.name}/job_7")
+        return "slurm:7" if is_job else resolve(facts, (SystemdResolver(str),))
+
+    base = Path("/sys/fs/cgroup")
+    usage = HostProcesses(
+        Procfs(Path("/proc")), find_cgroupfs(base), read_topology(Path("/sys")), owner, str
+    )
+    try:
+        with bursts(cgroup, job):
+            look(usage)
+            found = found_ratio(usage, "slurm:7", lambda: used_ns(job))
+    finally:
+        job.rmdir()
+        top.rmdir()
+    assert 0.97 <= found <= 1.1
 
 
 def test_a_cgroup_that_is_made_again_is_another(cgroup: Path) -> None:
