@@ -190,7 +190,7 @@ class Process:
         user: the name of that user, or its number; "" while unknown.
         job_uid: who owns it (design: metric contract), or `UNDECIDED`.
         packages: the CPU packages that its affinity allows; None for all.
-        memory_bytes: its anonymous resident memory.
+        memory_bytes: its anonymous resident memory, of what others of its job share its part.
         environment: those of its variables that say something about its place.
         alive: False once it is known to have ended.
     """

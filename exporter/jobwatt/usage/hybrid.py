@@ -14,7 +14,7 @@ from jobwatt.errors import ReadError
 from jobwatt.host.cgroupfs import Cgroupfs
 from jobwatt.model import UNDECIDED, Process, Usage
 from jobwatt.usage.groups import MOST_CREDIT_NS, CpuUsage, Group
-from jobwatt.usage.reserved import own_depth
+from jobwatt.usage.own_cgroups import own_depth
 from jobwatt.workloads.contract import SYSTEM, Facts, split_path
 
 __all__ = ["HybridJobs"]

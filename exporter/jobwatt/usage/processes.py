@@ -25,7 +25,7 @@ from jobwatt.usage.contract import RecordSource
 from jobwatt.usage.cpu_time import GONE, CpuTimeReader, choose_reader
 from jobwatt.usage.groups import FALSE_STILLNESS_NS, Group, Walk
 from jobwatt.usage.hybrid import HybridJobs
-from jobwatt.usage.reserved import ReservedCpus
+from jobwatt.usage.own_cgroups import OwnCgroups
 from jobwatt.workloads.contract import SYSTEM, Facts
 
 __all__ = ["HostProcesses"]
@@ -77,6 +77,7 @@ class _Entry:
     visited_ns: int
     visited_time_ns: int  # its CPU time then
     cgroups: dict[str, str]
+    shared_bytes: int = 0  # of its anonymous memory, what others of its job are charged for
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class HostProcesses:
         self._job_uid_of = job_uid_of
         self._user_name = user_name
         self._records = records
-        self._reserved = ReservedCpus(cgroupfs, job_uid_of, len(topology.package_of))
+        self._own_cgroups = OwnCgroups(cgroupfs, job_uid_of, len(topology.package_of))
         self._hybrid = HybridJobs(cgroupfs, job_uid_of)
         self._reader: CpuTimeReader = choose_reader(procfs)
         self._own_pids = procfs.is_own()
@@ -265,7 +266,7 @@ class HostProcesses:
         self._hybrid.forget(usage.ended)
         self._must_list |= bool(usage.ended)  # another may live under the same pid
         self._forget_parted(now_ns)
-        self._review_reserved(span_ns)
+        self._review_job(span_ns)
         usage.memory_bytes = dict(self._memory)
         usage.jobs = self._jobs
         return usage
@@ -457,7 +458,7 @@ class HostProcesses:
                 process.uid = self._procfs.read_owner(process.pid)
         else:
             process.uid = status.uid
-            process.memory_bytes = status.anonymous_bytes
+            process.memory_bytes = self._beyond_shared(process, status.anonymous_bytes)
             process.packages = self._topology.packages_allowed(status.cpus)
         process.user = self._user_name(process.uid) if process.uid >= 0 else ""
         if self._variables:
@@ -505,7 +506,7 @@ class HostProcesses:
             presence.processes -= 1
             if not presence.processes:
                 del self._jobs[job_uid]
-                self._reserved.forget(job_uid)
+                self._own_cgroups.forget(job_uid)
         if memory_bytes:
             place = job_uid, packages
             self._memory[place] -= memory_bytes
@@ -519,21 +520,49 @@ class HostProcesses:
         presence = self._jobs[process.job_uid]
         if not _is_sandbox(process):
             _note_user(presence, process)
-        by_cgroup = self._reserved.note(process.job_uid, cgroups)
-        presence.cpus = self._reserved.cpus(process.job_uid)
+        by_cgroup = self._own_cgroups.note(process.job_uid, cgroups)
+        presence.cpus = self._own_cgroups.cpus(process.job_uid)
         if process.uid not in {0, presence.uid}:
             return  # who may run something within a job does not speak for it
         if presence.record is None and process.environment and self._records is not None:
             presence.record = self._records.told_by(process, by_cgroup=by_cgroup)
 
-    def _review_reserved(self, span_ns: int) -> None:
+    def _review_job(self, span_ns: int) -> None:
         self._review_due += span_ns * max(len(self._jobs) / REVIEW_NS, 1 / REVIEW_LEAST_NS)
         if self._review_due < 1:
             return
         self._review_due = min(self._review_due - 1, 1.0)
-        job_uid = self._reserved.review()
+        job_uid = self._own_cgroups.review()
         if job_uid is not None and job_uid in self._jobs:
-            self._jobs[job_uid].cpus = self._reserved.cpus(job_uid)
+            self._jobs[job_uid].cpus = self._own_cgroups.cpus(job_uid)
+            self._part_memory(job_uid)
+
+    def _part_memory(self, job_uid: str) -> None:
+        """Charge a job's processes together for no more memory than its cgroups hold.
+
+        What several of them share, forked workers their parent's data, counts in each one's own.
+        """
+        entries = [entry for entry in self._entries.values() if entry.process.job_uid == job_uid]
+        wholes = [entry.process.memory_bytes + entry.shared_bytes for entry in entries]
+        whole = sum(wholes)
+        held = self._own_cgroups.anonymous_bytes(job_uid) if len(entries) > 1 else None
+        held = min(held, whole) if held else whole  # nothing held: not counted with those below
+        for entry, mine in zip(entries, wholes, strict=True):
+            if not mine:
+                continue
+            process, before = entry.process, entry.process.memory_bytes
+            process.memory_bytes = max(1, mine * held // whole)
+            entry.shared_bytes = mine - process.memory_bytes
+            place = job_uid, process.packages
+            self._memory[place] = self._memory.get(place, 0) + process.memory_bytes - before
+
+    def _beyond_shared(self, process: Process, anonymous_bytes: int) -> int:
+        """Return what a process is charged for of its anonymous memory."""
+        entry = self._entries.get(process)
+        if entry is None:
+            return anonymous_bytes
+        entry.shared_bytes = min(entry.shared_bytes, anonymous_bytes)
+        return anonymous_bytes - entry.shared_bytes
 
     def _forget(self, process: Process) -> None:
         if self._entries.pop(process, None) is not None:
@@ -635,6 +664,8 @@ class HostProcesses:
             if stage + 1 < len(YOUNG_NS):
                 due = now_ns + YOUNG_NS[stage + 1] - YOUNG_NS[stage]
                 self._young.append((due, stage + 1, process))
+            else:
+                self._own_cgroups.hasten(process.job_uid)
             if self._has_run(entry):
                 self._visit(usage, entry, now_ns)
                 visited += 1
@@ -673,6 +704,9 @@ class HostProcesses:
         process = entry.process
         before = process.job_uid, process.packages, process.memory_bytes
         cgroups = self._identify(process)
+        if process.job_uid != before[0]:  # it shares with nobody there, as far as is known
+            process.memory_bytes += entry.shared_bytes
+            entry.shared_bytes = 0
         self._count_in(process)  # first: a job's only process does not end it by staying
         self._count_out(*before)
         self._attend(process, cgroups)

@@ -848,3 +848,41 @@ def test_the_cpus_of_a_jobs_cgroup_are_followed(tmp_path: Path) -> None:
     assert usage.look(6 * seconds).jobs["slurm:7"].cpus == 1.5
     (tmp_path / "cgroup/job_7/cpu.max").write_text("max 100000\n")
     assert usage.look(11 * seconds).jobs["slurm:7"].cpus is None
+
+
+def test_memory_that_a_jobs_processes_share_is_charged_once(tmp_path: Path) -> None:
+    """Its cgroup has 8 KiB where three processes show 8 KiB each; more of one's own is its own."""
+    usage, begins = recorded_node(tmp_path, Records())
+    stat = tmp_path / "cgroup/job_7/memory.stat"
+    stat.write_text("anon 8192\n")
+    for pid in (10, 11, 12):
+        begins(pid, 1000, b"")
+    assert usage.look(NS).memory_bytes == {("slurm:7", None): 3 * 8192}
+    seen = usage.look(7 * NS)
+    assert seen.memory_bytes == {("slurm:7", None): 3 * 2730}
+    assert [find(usage, pid).memory_bytes for pid in (10, 11, 12)] == [2730] * 3
+    status = tmp_path / "proc/10/status"
+    status.write_text("Uid:\t1000\nRssAnon:\t108 kB\n")
+    usage.refresh(find(usage, 10))
+    assert find(usage, 10).memory_bytes == 2730 + 100 * 1024
+    status.write_text("Uid:\t1000\nRssAnon:\t4 kB\n")
+    usage.refresh(find(usage, 10))
+    stat.write_text("anon 999999\n")
+    seen = usage.look(13 * NS)
+    assert [find(usage, pid).memory_bytes for pid in (10, 11, 12)] == [4096, 8192, 8192]
+    assert seen.memory_bytes == {("slurm:7", None): 4096 + 2 * 8192}
+
+
+def test_who_leaves_a_job_has_all_its_memory_again(tmp_path: Path) -> None:
+    """It shared it with those of the job; one that is alone in it has its own as well."""
+    usage, begins = recorded_node(tmp_path, Records())
+    (tmp_path / "cgroup/job_7/memory.stat").write_text("anon 8192\n")
+    begins(10, 1000, b"")
+    begins(11, 1000, b"")
+    usage.look(NS)
+    usage.look(7 * NS)
+    assert find(usage, 10).memory_bytes == 4096
+    (tmp_path / "proc/10/cgroup").write_text("0::/\n")
+    usage.refresh(find(usage, 10))
+    seen = usage.look(13 * NS)
+    assert seen.memory_bytes == {("slurm:7", None): 8192, ("system", None): 8192}

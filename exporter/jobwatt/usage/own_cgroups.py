@@ -1,4 +1,4 @@
-"""How many CPUs jobs hold: what their own cgroups are limited to."""
+"""What jobs' own cgroups tell: how many CPUs they are limited to, how much memory they hold."""
 
 from __future__ import annotations
 
@@ -9,28 +9,34 @@ from collections.abc import Callable, Mapping
 from jobwatt.errors import ReadError
 from jobwatt.host.cgroupfs import Cgroupfs
 from jobwatt.host.cpu_limits import CONTROLLERS, read_cpu_limit
+from jobwatt.host.memory_stat import MEMORY, read_anonymous
 from jobwatt.workloads.contract import SYSTEM, Facts, split_path
 
-__all__ = ["ReservedCpus", "own_depth"]
+__all__ = ["OwnCgroups", "own_depth"]
 
 _MOST_FOLDERS, _MOST_PLACES = 64, 1024
 """Of a job: cgroups that are its own, and places of its processes that were looked at."""
 
 
 class _Held:
-    """A job's own cgroups (controller and folder), and where processes of it have been seen."""
+    """A job's own cgroups (controller and folder), and where processes of it have been seen.
 
-    __slots__ = ("by_cgroup", "cpus", "folders", "places")
+    `memory` has the folders that count its memory, None where some of its processes are in none.
+    """
+
+    __slots__ = ("by_cgroup", "cpus", "folders", "memory", "places", "settled")
 
     def __init__(self) -> None:
         self.by_cgroup = False
         self.cpus: float | None = None
         self.folders: dict[tuple[str, str], None] = {}
+        self.memory: dict[str, None] | None = {}
         self.places: set[tuple[str, ...]] = set()
+        self.settled = False
 
 
-class ReservedCpus:
-    """The CPUs that jobs hold, as far as these are less than the machine's.
+class OwnCgroups:
+    """The CPUs that jobs hold, as far as these are less than the machine's, and their memory.
 
     A job's own cgroup is the outermost that leads to it by name alone. One job may have several on
     a node (pods of one training): their cpusets unite, their quotas add up.
@@ -65,6 +71,7 @@ class ReservedCpus:
             held.by_cgroup = True
             if controller in CONTROLLERS and len(held.folders) < _MOST_FOLDERS:
                 self._keep(held, controller, split_path(path)[:depth])
+        self._note_memory(held, job_uid, cgroups)
         if len(held.folders) != before:
             held.cpus = self._read(held)
         return held.by_cgroup
@@ -88,6 +95,39 @@ class ReservedCpus:
         held = self._held[job_uid]
         held.cpus = self._read(held)
         return job_uid
+
+    def anonymous_bytes(self, job_uid: str) -> int | None:
+        """Return the anonymous memory of all processes of a job, None where that is not counted.
+
+        It costs a read of each of its cgroups.
+        """
+        held = self._held.get(job_uid)
+        if held is None or not held.memory:
+            return None
+        amounts = [read_anonymous(folder) for folder in held.memory if os.path.isdir(folder)]  # noqa: PTH112
+        return sum(amount for amount in amounts if amount) if None not in amounts else None
+
+    def hasten(self, job_uid: str) -> None:
+        """Let a job be the next whose turn it is: once, when its processes are no longer young."""
+        held = self._held.get(job_uid)
+        if held is not None and not held.settled:
+            held.settled = True
+            self._turn.remove(job_uid)
+            self._turn.appendleft(job_uid)
+
+    def _note_memory(self, held: _Held, job_uid: str, cgroups: Mapping[str, str]) -> None:
+        if held.memory is None:
+            return
+        controller = MEMORY if MEMORY in cgroups else ""
+        path = cgroups.get(controller, "/")
+        depth = own_depth(self._job_uid_of, job_uid, controller, path)
+        if depth is None or len(held.memory) >= _MOST_FOLDERS:
+            held.memory = None
+            return
+        try:
+            held.memory[self._cgroupfs.folder(controller, split_path(path)[:depth])] = None
+        except ReadError:
+            held.memory = None  # outside of our namespace
 
     def _keep(self, held: _Held, controller: str, parts: tuple[str, ...]) -> None:
         try:
