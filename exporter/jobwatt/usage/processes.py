@@ -57,6 +57,9 @@ DUMP_NS = 30 * NS
 MOST_YOUNG, MOST_BUSY, MOST_ROUND = 32, 1, 10
 """Visits a look, by occasion: what does not fit waits for the next."""
 
+MOST_PASSED = 50
+"""How many that ran are passed over in a look, to find one who is due for a visit."""
+
 MOST_STOPPED = 4
 """How many that have stopped running are asked in a look whether they have exited."""
 
@@ -636,12 +639,7 @@ class HostProcesses:
     def _visit_some(self, usage: Usage, now_ns: int, span_ns: int) -> None:
         """Look again at who is young, at who runs, and at everybody in turn."""
         self._visit_young(usage, now_ns)
-        for _ in range(min(MOST_BUSY, len(self._ran))):
-            process = next(iter(self._ran))
-            del self._ran[process]
-            entry = self._entries.get(process)
-            if entry is not None and now_ns - entry.visited_ns >= VISIT_AGAIN_NS:
-                self._visit(usage, entry, now_ns)
+        self._visit_busy(usage, now_ns)
         if not self._round:
             self._round = list(self._entries)
         self._round_due += len(self._entries) * span_ns / (ROUND_SECONDS * NS)
@@ -651,6 +649,18 @@ class HostProcesses:
             entry = self._entries.get(self._round.pop())
             if entry is not None:
                 self._visit(usage, entry, now_ns)
+
+    def _visit_busy(self, usage: Usage, now_ns: int) -> None:
+        visited = 0
+        for _ in range(min(MOST_PASSED, len(self._ran))):
+            process = next(iter(self._ran))
+            del self._ran[process]
+            entry = self._entries.get(process)
+            if entry is not None and now_ns - entry.visited_ns >= VISIT_AGAIN_NS:
+                self._visit(usage, entry, now_ns)
+                visited += 1
+                if visited == MOST_BUSY:
+                    break
 
     def _visit_young(self, usage: Usage, now_ns: int) -> None:
         visited = 0

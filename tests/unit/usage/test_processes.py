@@ -886,3 +886,30 @@ def test_who_leaves_a_job_has_all_its_memory_again(tmp_path: Path) -> None:
     usage.refresh(find(usage, 10))
     seen = usage.look(13 * NS)
     assert seen.memory_bytes == {("slurm:7", None): 8192, ("system", None): 8192}
+
+
+def test_who_is_due_is_not_kept_waiting_by_those_who_are_not(tmp_path: Path) -> None:
+    """Thirty newcomers have run before it: they have just been looked at."""
+    usage, begins = recorded_node(tmp_path, Records())
+    used = {"usec": 5}
+
+    def run(*pids: int) -> None:
+        for pid in pids:
+            stat = tmp_path / f"proc/{pid}/stat"
+            stat.write_text(stat.read_text().replace(" 5 5 0", " 9 5 0"))
+            used["usec"] += 40_000
+        (tmp_path / "cgroup/job_7/cpu.stat").write_text(f"usage_usec {used['usec']}\n")
+
+    begins(10, 1000, b"")
+    usage.look(NS)
+    others = range(20, 50)
+    for pid in others:
+        begins(pid, 1000, b"")
+    usage.look(70 * NS)
+    run(*others)
+    usage.look(71 * NS)
+    run(10)
+    usage.look(72 * NS)
+    (tmp_path / "proc/10/status").write_text("Uid:\t1001\nRssAnon:\t8 kB\n")
+    usage.look(73 * NS)
+    assert find(usage, 10).user == "eve"
