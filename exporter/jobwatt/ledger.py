@@ -541,6 +541,8 @@ class Ledger:
         """Raise ValueError where the invariant does not hold: somebody else wrote these rows."""
         series = [s.energy_uj for s in self._ended.values()]
         jobs = [job.energy_uj for job in self.book.jobs.values()]
+        if any(len(energy_uj) > len(self.accounts) for energy_uj in (*series, *jobs)):
+            raise ValueError("there is energy of a device that is not there")
         for at, account in enumerate(self.accounts):
             active_uj = account.energy_uj - account.idle_uj - account.unattributed_uj
             by_process = account.other_uj + account.retired_uj + _sum_of(series, at)

@@ -203,3 +203,10 @@ def test_rows_of_another_making_are_refused(rows: Rows) -> None:
     """Who asked begins at 0 then, and says so."""
     with pytest.raises((ValueError, TypeError, LookupError)):
         Run(rows)
+
+
+def test_energy_of_a_device_that_is_not_there_is_refused() -> None:
+    """Its row is missing: what series and jobs have of it would be in no device's sum."""
+    rows = {**first_run(Process(1, 0)).rows(), "devices": (), "active": ()}
+    with pytest.raises(ValueError, match="a device that is not there"):
+        Run(rows)
