@@ -100,6 +100,7 @@ class FakeApi:
         self.token = TOKEN
         self.asked: list[Asked] = []
         self.troubles: list[Trouble] = []
+        self.watch_trouble: Trouble | None = None  # of every watch
         self.gone_by_status = False
         self.empty_watches = 0
         self._changed = threading.Condition()
@@ -233,6 +234,8 @@ class _Handler(BaseHTTPRequestHandler):
             if trouble.seconds:
                 threading.Event().wait(trouble.seconds)
             return trouble
+        if asked.watch and self.api.watch_trouble is not None:
+            return self.api.watch_trouble
         if asked.headers.get("Authorization") != f"Bearer {self.api.token}":
             return Trouble(401, '{"message":"Unauthorized"}')
         if asked.query.get("fieldSelector") != "spec.nodeName=n1" and asked.path != "/pods":

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 from jobwatt.errors import Denied, Failed, ReadError
 from jobwatt.kubernetes.access import Access
 from jobwatt.kubernetes.client import UNAUTHORIZED, Endpoint, Refused, Unavailable, opened
-from jobwatt.kubernetes.pod import Pod, PodRules, parse_pod
+from jobwatt.kubernetes.pod import Pod, PodRules, by_cgroup, parse_pod
 from jobwatt.kubernetes.stream import Listing, lines
 
 __all__ = ["ApiPods", "Follower", "KubeletPods", "Trouble", "follow_pods", "pause_seconds"]
@@ -85,7 +85,7 @@ class Trouble:
 
 
 class Follower:
-    """Keeps the pods of a node, by their uid there, in `pods`.
+    """Keeps the pods of a node, by the uid of their cgroup, in `pods`.
 
     Attributes:
         needs: what it must be allowed to do.
@@ -109,6 +109,7 @@ class Follower:
         self._pause = pause
         self._refused_since: float | None = None
         self._trouble = Trouble(f"metadata of pods, {self.what}")
+        self._known: dict[str, Pod] = {}  # by their own uid
         self.pods: Mapping[str, Pod] | None = None
 
     @property
@@ -179,11 +180,16 @@ class Follower:
             listing = Listing(answer.chunks())
             for item in listing:
                 pod = parse_pod(item, self._rules)
-                pods[pod.uid] = pod
-        if pods != self.pods:
-            self.pods = pods
+                pods[pod.own_uid] = pod
         self._refused_since = None
+        if self.pods is None or pods != self._known:
+            self._show(pods)
         return listing.version
+
+    def _show(self, pods: dict[str, Pod]) -> None:
+        """Publish the pods, by their own uid, as they are now."""
+        self._known = pods
+        self.pods = by_cgroup(pods.values())
 
 
 class ApiPods(Follower):
@@ -209,7 +215,13 @@ class ApiPods(Follower):
         self._is_new = False  # a list that no watch has gone on from yet
 
     def turn(self) -> None:
-        """List where we stand nowhere, then watch until the server ends it."""
+        """List where we stand nowhere, then watch until the server ends it.
+
+        Where watches fail again and again, whatever the reason, each pause ends with a list, as
+        other clients do: what is told there is no older than the pause.
+        """
+        if self._trouble.failures >= _LASTING:
+            self._version = self._list_from = ""
         try:
             if not self._version:
                 self._version = self._list(self._target(resourceVersion=self._list_from))
@@ -245,6 +257,7 @@ class ApiPods(Follower):
         )
         begun, told = time.monotonic(), False
         with opened(self._endpoint, target, seconds + SILENCE_SECONDS) as answer:
+            self._refused_since = None
             for event in lines(answer.chunks()):
                 self._take(event)
                 told = True
@@ -268,11 +281,11 @@ class ApiPods(Follower):
             raise Unavailable(status, f"{self.what}: watch: {tree.get('message')!s:.200}")
         if kind in {"ADDED", "MODIFIED"}:
             pod = parse_pod(tree, self._rules)
-            if self.pods is None or self.pods.get(pod.uid) != pod:
-                self.pods = {**(self.pods or {}), pod.uid: pod}
+            if self._known.get(pod.own_uid) != pod:
+                self._show({**self._known, pod.own_uid: pod})
         elif kind == "DELETED":
-            uid = parse_pod(tree, self._rules).uid
-            self.pods = {key: pod for key, pod in (self.pods or {}).items() if key != uid}
+            uid = parse_pod(tree, self._rules).own_uid
+            self._show({key: pod for key, pod in self._known.items() if key != uid})
         elif kind != "BOOKMARK":
             log.debug("%s: unknown event %.40r", self.what, kind)
             return

@@ -21,6 +21,7 @@ __all__ = [
     "JobLabel",
     "Pod",
     "PodRules",
+    "by_cgroup",
     "job_record",
     "parse_cpus",
     "parse_job_labels",
@@ -32,8 +33,8 @@ BUDGET = "jobwatt.io/energy-budget"
 
 _QUEUES = ("kueue.x-k8s.io/cluster-queue-name", "kueue.x-k8s.io/queue-name")
 
-_STATIC = ("kubernetes.io/config.mirror", "kubernetes.io/config.hash")
-"""Annotations with the digest that is a static pod's uid for its node (kubelet's types.go)."""
+_MIRROR = "kubernetes.io/config.mirror"
+"""Annotation of a mirror pod: the digest that is its static pod's uid (kubelet's types.go)."""
 
 _LABEL_KEYS = ("label", "kind", "uid")
 
@@ -112,6 +113,7 @@ class Pod:
 
     Attributes:
         uid: as its cgroup has it.
+        own_uid: as the API has it; another only of a mirror pod.
         job_uid: its job.
         record: what it tells of its job; the CPUs are those that it asked for.
         over: whether all that ran in it has ended.
@@ -125,6 +127,7 @@ class Pod:
     record: JobRecord = field(default_factory=JobRecord)
     over: bool = False
     created: str = ""
+    own_uid: str = ""
 
 
 def parse_pod(tree: object, rules: PodRules) -> Pod:
@@ -152,12 +155,25 @@ def parse_pod(tree: object, rules: PodRules) -> Pod:
     return Pod(
         namespace,
         name,
-        _cgroup_uid(uid, annotations),
+        _cgroup_uid(uid, meta, _text(spec, "nodeName")),
         f"k8s:{_part(namespace)}/{_part(kind)}/{_part(owner)}{suffix}",
         record,
         over=_text(status, "phase") in {"Succeeded", "Failed"},
         created=_text(meta, "creationTimestamp"),
+        own_uid=uid,
     )
+
+
+def by_cgroup(pods: Iterable[Pod]) -> dict[str, Pod]:
+    """Return pods by the uid of their cgroup.
+
+    A pod's own uid is its own, whatever others say of themselves; of two mirrors the older holds:
+    kubelet makes it when it starts the static pod, and removes what is made beside it.
+    """
+    found: dict[str, Pod] = {}
+    for pod in sorted(pods, key=lambda pod: (pod.uid != pod.own_uid, pod.created, pod.own_uid)):
+        found.setdefault(pod.uid, pod)
+    return found
 
 
 def job_record(pods: Iterable[Pod], gpu_ids: Iterable[str] = ()) -> JobRecord:
@@ -215,8 +231,7 @@ def _owner(
     meta: Mapping[str, Any], labels: Mapping[str, Any], rules: PodRules, itself: tuple[str, str]
 ) -> tuple[str, str, str]:
     """Return kind, name and uid ("" where nothing tells it) of the job that a pod belongs to."""
-    references = [_mapping(reference) for reference in _list(meta.get("ownerReferences"))]
-    controller = next((r for r in references if r.get("controller") is True), {})
+    controller = _controller(meta)
     owner_kind, owner_name = _text(controller, "kind"), _text(controller, "name")
     for label in rules.labels:
         name = _text(labels, label.name)
@@ -233,6 +248,11 @@ def _owner(
     return "Pod", *itself
 
 
+def _controller(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    references = [_mapping(reference) for reference in _list(meta.get("ownerReferences"))]
+    return next((r for r in references if r.get("controller") is True), {})
+
+
 def _kind(label: JobLabel, labels: Mapping[str, Any]) -> str:
     """Return what kind of job a label names, "" where the pod's labels do not tell."""
     if not label.kind_from:
@@ -241,13 +261,16 @@ def _kind(label: JobLabel, labels: Mapping[str, Any]) -> str:
     return label.kinds.get(told, "") if label.kinds else told
 
 
-def _cgroup_uid(uid: str, annotations: Mapping[str, Any]) -> str:
-    """Return a pod's uid as its node has it: of a static pod, the digest of its file.
+def _cgroup_uid(uid: str, meta: Mapping[str, Any], node: str) -> str:
+    """Return a pod's uid as its node has it: of a static pod's mirror, the digest of its file.
 
-    Nobody can take another pod's place by an annotation: others' uids are no digests.
+    An annotation alone is any user's word. A mirror is owned by its node, and one that kubelet has
+    not made has no containers: kubelet runs none for it, and removes it.
     """
-    told = (_text(annotations, key) for key in _STATIC)
-    return next((digest for digest in told if _DIGEST.fullmatch(digest)), uid)
+    digest = _text(_mapping(meta.get("annotations")), _MIRROR)
+    owner = _controller(meta)
+    is_mirror = _text(owner, "kind") == "Node" and _text(owner, "name") == node
+    return digest if is_mirror and _DIGEST.fullmatch(digest) else uid
 
 
 def _deadline(spec: Mapping[str, Any], status: Mapping[str, Any]) -> float | None:

@@ -16,6 +16,7 @@ from jobwatt.kubernetes.pod import (
     JobLabel,
     Pod,
     PodRules,
+    by_cgroup,
     job_record,
     parse_cpus,
     parse_job_labels,
@@ -25,6 +26,10 @@ from jobwatt.records import Budget, BudgetOrigin, JobRecord
 
 RULES = PodRules()
 UID = "1b4e28ba-2fa1-11d2-883f-0016d3cca427"
+VICTIM = "99999999-2fa1-11d2-883f-0016d3cca427"
+DIGEST = "0123456789abcdef0123456789abcdef"
+STATIC = {"kubernetes.io/config.hash": DIGEST, "kubernetes.io/config.source": "file"}
+MIRROR = {**STATIC, "kubernetes.io/config.mirror": DIGEST}
 JOB = ("Job", "bert", "j-uid")
 BATCH = {
     "batch.kubernetes.io/job-name": "bert",
@@ -275,20 +280,40 @@ def test_pods_of_a_job_tell_together() -> None:
 
 
 def test_a_static_pod_is_known_by_its_digest() -> None:
-    """Of its mirror in the API, and as kubelet lists it; a digest is 32 hex digits."""
-    digest = "0123456789abcdef0123456789abcdef"
-    hash_alone = {"kubernetes.io/config.hash": digest, "kubernetes.io/config.source": "file"}
-    mirror = {**hash_alone, "kubernetes.io/config.mirror": digest}
-    for given_annotations in (mirror, hash_alone):
-        parsed = parse_pod(pod("etcd-n1", annotations=given_annotations), RULES)
-        assert (parsed.uid, parsed.job_uid) == (digest, f"k8s:ml/Pod/etcd-n1:{UID}")
+    """Of its mirror in the API, and as kubelet lists it, where that is its uid."""
+    mirror = parse_pod(pod("etcd-n1", annotations=MIRROR, owner=("Node", "n1", "n-uid")), RULES)
+    assert (mirror.uid, mirror.own_uid) == (DIGEST, UID)
+    assert mirror.job_uid == "k8s:ml/Node/n1:n-uid"
+    itself = parse_pod(pod("etcd-n1", DIGEST, annotations=STATIC), RULES)
+    assert (itself.uid, itself.own_uid) == (DIGEST, DIGEST)
 
 
-def test_nobody_takes_another_pods_place() -> None:
-    """An annotation names no uid of another's pod."""
-    victim = "99999999-2fa1-11d2-883f-0016d3cca427"
-    parsed = parse_pod(pod(annotations={"kubernetes.io/config.mirror": victim}), RULES)
-    assert parsed.uid == UID
+@pytest.mark.parametrize(
+    ("annotations", "owner"),
+    [
+        ({"kubernetes.io/config.hash": "0" * 32}, None),
+        (STATIC, ("Node", "n1", "n-uid")),  # kubelet's own note of a file, in the API
+        (MIRROR, None),
+        (MIRROR, ("Job", "n1", "j-uid")),
+        (MIRROR, ("Node", "n2", "n-uid")),
+        ({"kubernetes.io/config.mirror": VICTIM}, ("Node", "n1", "n-uid")),
+    ],
+)
+def test_an_annotation_alone_is_any_users_word(
+    annotations: dict[str, str], owner: tuple[str, str, str] | None
+) -> None:
+    """The cgroup of a pod that is no mirror of its own node has the pod's uid."""
+    assert parse_pod(pod(annotations=annotations, owner=owner), RULES).uid == UID
+
+
+def test_of_two_that_claim_a_cgroup_the_older_mirror_has_it() -> None:
+    """And whose own uid it is goes before all."""
+    at = "2026-11-29T10:00:0{}Z"
+    real = Pod("kube-system", "etcd-n1", DIGEST, "etcd", created=at.format(2), own_uid="b")
+    late = Pod("evil", "a", DIGEST, "evil", created=at.format(3), own_uid="a")
+    assert by_cgroup([late, real]) == by_cgroup([real, late]) == {DIGEST: real}
+    itself = Pod("kube-system", "etcd-n1", DIGEST, "own", created=at.format(9), own_uid=DIGEST)
+    assert by_cgroup([late, itself, real]) == {DIGEST: itself}
 
 
 @pytest.mark.parametrize(
