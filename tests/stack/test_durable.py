@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import os
 import random
+import secrets
 import shutil
 import signal
 import subprocess
@@ -58,6 +59,22 @@ BRIEF = """
 import time
 while time.process_time() < 1.0: pass
 """
+
+BRIEF_CHILDREN = """
+import os, sys
+def child(end):
+    while time.process_time() < end: pass
+    os._exit(0)
+import time
+sys.stdin.read(1)
+for n in range(10**9):
+    pid = os.fork() or child(0.02 + n % 4 * 0.01)
+    os.waitpid(pid, 0)
+    time.sleep(0.02)
+"""
+"""20 to 50 ms each: most are never seen."""
+
+POD = "11111111-2fa1-11d2-883f-0016d3cca427"
 
 Series = Mapping[tuple[str, ...], Decimal]
 
@@ -276,6 +293,26 @@ def job(name: str, code: str, *arguments: str) -> Iterator[subprocess.Popen[byte
         process.kill()
 
 
+@contextlib.contextmanager
+def pod(uid: str, code: str) -> Iterator[None]:
+    """A process in a pod's cgroup."""
+    top = Path("/sys/fs/cgroup/unified") / f"jobwatt-test-{secrets.token_hex(4)}"
+    folder = top / "kubepods" / f"pod{uid}"
+    folder.mkdir(parents=True)
+    try:
+        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+            (folder / "cgroup.procs").write_text(str(process.pid))
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            yield
+            process.kill()
+        eventually(lambda: not (folder / "cgroup.procs").read_text(), 5, "an empty cgroup")
+    finally:
+        for path in (folder, folder.parent, top):
+            path.rmdir()
+
+
 def test_an_exporter_that_is_killed_20_times_has_the_accounts_of_one_that_is_not(
     tmp_path: Path, options: list[str | Path]
 ) -> None:
@@ -291,7 +328,12 @@ def test_an_exporter_that_is_killed_20_times_has_the_accounts_of_one_that_is_not
         with job("brief", BRIEF) as brief:
             brief.wait(30)
         ended = steady.page(), killed.page()
-        with job("steady", STEADY), job("even", IN_TURN, "0"), job("odd", IN_TURN, "1"):
+        with (
+            job("steady", STEADY),
+            job("even", IN_TURN, "0"),
+            job("odd", IN_TURN, "1"),
+            pod(POD, BRIEF_CHILDREN),
+        ):
             chance = random.Random(20)  # noqa: S311 - for the same kills each time
             time.sleep(2 * INTERVAL)
             for _ in range(KILLS):
@@ -313,7 +355,7 @@ def test_an_exporter_that_is_killed_20_times_has_the_accounts_of_one_that_is_not
         sample = (zone.idle_watts + watts * (os.cpu_count() or 1)) * INTERVAL
         one, other = gained(begun, last, "device", zone.device)
         assert one == pytest.approx(other, abs=sample)
-        for name in ("run:brief", "run:steady", "run:even", "run:odd"):
+        for name in ("run:brief", "run:steady", "run:even", "run:odd", f"k8s:{POD}"):
             one, other = gained(begun, last, name, zone.device)
             assert one == pytest.approx(other, abs=watts * INTERVAL), name
         # What has ended before is left alone.

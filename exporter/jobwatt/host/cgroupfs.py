@@ -68,6 +68,16 @@ class CpuUsageFile:
         except OSError as error:
             raise translated(error, self._path) from error
 
+    def identity(self) -> int:
+        """Return what no other cgroup of this boot has: kernfs never uses an inode's number again.
+
+        0 where it cannot be told.
+        """
+        try:
+            return os.fstat(self._fd).st_ino
+        except OSError:
+            return 0
+
     def close(self) -> None:
         """Let go of the descriptor."""
         os.close(self._fd)

@@ -9,7 +9,7 @@ processes that slept at the look before, where the others explain what the count
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import compress
 from operator import sub
@@ -19,7 +19,7 @@ from jobwatt.errors import ReadError
 from jobwatt.model import UNDECIDED, Process, Usage
 from jobwatt.usage.cpu_time import CpuTimeReader
 
-__all__ = ["CpuUsage", "Group", "Walk"]
+__all__ = ["CpuUsage", "Group", "KeptGroup", "Walk"]
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,22 @@ class CpuUsage(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeptGroup:
+    """What tells a group from all others, also over a restart of the exporter.
+
+    Attributes:
+        number: within a run.
+        controller, path: where its cgroup is.
+        identity: of that cgroup, on this boot: another may be made in its place.
+    """
+
+    number: int
+    controller: str
+    path: str
+    identity: int
+
+
 @dataclass(slots=True, eq=False)
 class Group:
     """One cgroup: its counter, its live processes, its children.
@@ -54,6 +70,7 @@ class Group:
         job_uid: who owns what its unseen processes used; None: nobody can say.
         usage: its counter, None where there is none.
         exact: whether the counter is; one that counts clock ticks says nothing by standing still.
+        kept: what the next run knows it by, None where it has no counter of its own.
         used_ns: the counter's last value, None before the first.
         credit_ns: what is settled later, not lost. Mostly ≤ 0: by how much processes' clocks ran
             ahead of the counter so far; both are exact but not read at the same moment. Up to
@@ -69,6 +86,7 @@ class Group:
     job_uid: str | None
     usage: CpuUsage | None = None
     exact: bool = True
+    kept: KeptGroup | None = None
     used_ns: int | None = None
     credit_ns: int = 0
     exited_ns: int = 0
@@ -99,7 +117,7 @@ class Group:
         """Let go of the counter."""
         if self.usage is not None:
             self.usage.close()
-            self.usage = None
+            self.usage = self.kept = None
 
 
 Claim = tuple[Process | str, int]
@@ -116,19 +134,31 @@ class Walk:
         most_ns: what the whole machine can have used since the last look.
         full: look also into groups whose counter has not moved.
         first: take values to start from; nothing has been used yet.
+        blurred: where the look covers a time in which nobody looked, groups whose rest may be
+            anybody's; None for an ordinary look.
 
     Attributes:
+        moved: the groups that were accounted.
         rests: what was booked to the owners of groups, as of processes that nobody saw.
     """
 
     def __init__(
-        self, reader: CpuTimeReader, usage: Usage, *, most_ns: int, full: bool, first: bool
+        self,
+        reader: CpuTimeReader,
+        usage: Usage,
+        *,
+        most_ns: int,
+        full: bool,
+        first: bool,
+        blurred: Collection[Group] | None = None,
     ) -> None:
         self._reader = reader
         self._usage = usage
         self._most_ns = most_ns
         self._full = full
         self._first = first
+        self._blurred = blurred
+        self.moved: list[Group] = []
         self.rests: dict[Group, int] = {}
 
     def visit(self, group: Group, available_ns: int | None = None) -> tuple[int, list[Claim]]:
@@ -140,6 +170,7 @@ class Walk:
         still = used_ns == 0 and group.exact
         if still and not (self._full or self._first or group.ended):
             return 0, []
+        self.moved.append(group)
         known_ns, claims = self._visit_children(group, used_ns)
         lost = list(claims)
         if used_ns is not None and group.exact and not claims and not self._full:
@@ -155,7 +186,7 @@ class Walk:
                 claims.append((group.job_uid, group.exited_ns))
                 group.exited_ns = 0
             return known_ns, claims
-        if still and known_ns >= FALSE_STILLNESS_NS:
+        if still and known_ns >= FALSE_STILLNESS_NS and self._blurred is None:
             log.warning("a cgroup's CPU time stands still while its processes run: ignoring it")
             group.close()
             return known_ns, claims
@@ -263,7 +294,9 @@ class Walk:
         owners = dict.fromkeys(p.job_uid if isinstance(p, Process) else p for p, _ in lost)
         if not owners:
             group.exited_ns = rest_ns
-            if rest_ns:
+            if rest_ns and self._blurred and group in self._blurred:
+                self._book(None, rest_ns)
+            elif rest_ns:
                 self.rests[group] = rest_ns
                 self._book(group.job_uid, rest_ns)
             return

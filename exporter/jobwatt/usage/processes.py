@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from jobwatt.errors import Absent, ReadError
 from jobwatt.host.cgroupfs import Cgroupfs, Hierarchy
@@ -23,7 +25,7 @@ from jobwatt.records import is_scheduled, kind_of
 from jobwatt.units import NS
 from jobwatt.usage.contract import RecordSource
 from jobwatt.usage.cpu_time import GONE, CpuTimeReader, choose_reader
-from jobwatt.usage.groups import FALSE_STILLNESS_NS, Group, Walk
+from jobwatt.usage.groups import FALSE_STILLNESS_NS, Group, KeptGroup, Walk
 from jobwatt.usage.hybrid import HybridJobs
 from jobwatt.usage.own_cgroups import OwnCgroups
 from jobwatt.workloads.contract import SYSTEM, Facts
@@ -84,18 +86,30 @@ class _Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class _PastGroup:
+    """A group of an earlier run: where its counter stood (see `Group`), and whose it was."""
+
+    kept: KeptGroup
+    job_uid: str | None
+    used_ns: int | None
+    credit_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Past:
     """CPU times of an earlier run on this boot.
 
     Attributes:
         at_ns: when it looked last.
         listed_ns: since when it has known of every process that ran.
-        times_ns: by pid and start, up to its last look.
+        times_ns: of processes, by pid and start, up to its last look.
+        groups: up to its last look, those above before those below.
     """
 
     at_ns: int
     listed_ns: int
     times_ns: dict[tuple[int, int], int]
+    groups: Collection[_PastGroup]
 
 
 class HostProcesses:
@@ -157,6 +171,9 @@ class HostProcesses:
         self._root = self._make_root()
         self._past: _Past | None = None
         self._used: Mapping[Process, int] = {}
+        self._moved: Collection[Group] = ()
+        self._made: list[Group] = []
+        self._groups_made = 0
         self._dumped: dict[str, Row] = {}
         self._dump_due_ns = 0
 
@@ -169,6 +186,11 @@ class HostProcesses:
     def processes(self) -> Collection[Process]:
         """All live processes known."""
         return self._entries.keys()
+
+    @property
+    def jobs(self) -> Collection[str]:
+        """The jobs that have live processes, now and later."""
+        return self._jobs.keys()
 
     @property
     def claimants(self) -> Collection[Process]:
@@ -193,7 +215,7 @@ class HostProcesses:
             self._identify_again(entry)
 
     def dump(self, now_ns: int) -> Mapping[str, Row]:
-        """Return all clocks: as they were now and then, and what each look since has added."""
+        """Return clocks and groups: all of them now and then, and what each look changed since."""
         busy = () if self._times is None else tuple(self._times.busy_ns.items())
         if now_ns >= self._dump_due_ns:
             self._dump_due_ns = now_ns + DUMP_NS
@@ -202,10 +224,20 @@ class HostProcesses:
                 for group in self._groups()
                 for process, time_ns in zip(group.processes, group.times, strict=True)
             ]
-            self._dumped = {"clocks": (now_ns, busy, clocks)}
+            groups = tuple(_group_rows(self._groups()))
+            self._dumped = {"clocks": (now_ns, busy, clocks), "groups": groups}
         else:
-            ran = [(p.pid, p.start_ticks, time_ns) for p, time_ns in self._used.items()]
-            self._dumped[f"used {len(self._dumped)}"] = now_ns, busy, ran
+            # Flat, since this is written with every look.
+            ran = [x for p, time_ns in self._used.items() for x in (p.pid, p.start_ticks, time_ns)]
+            moved = [
+                x
+                for group in self._moved
+                if (kept := group.kept) is not None
+                for x in (kept.number, group.used_ns, group.credit_ns)
+            ]
+            row = now_ns, busy, ran, moved, list(_group_rows(self._made))
+            self._dumped[f"used {len(self._dumped) - 1}"] = row
+        self._made.clear()
         return self._dumped
 
     def restore(self, rows: Rows) -> None:
@@ -214,26 +246,35 @@ class HostProcesses:
         Raises:
             ValueError, TypeError, LookupError: the rows are not those of `dump`.
         """
-        if "clocks" not in rows:
+        if "clocks" not in rows or "groups" not in rows:
             return
         listed_ns, busy, clocks = rows["clocks"]
         at_ns = listed_ns
         known = {(int(pid), int(start)): int(time_ns) for pid, start, time_ns in clocks}
+        groups = dict(map(_past_group, rows["groups"]))
         looks = 1
         while (row := rows.get(f"used {looks}")) is not None:
-            at_ns, busy, ran = row
-            for pid, start, time_ns in ran:
+            at_ns, busy, ran, moved, made = row
+            for pid, start, time_ns in _triples(ran):
                 key = int(pid), int(start)
                 known[key] = known.get(key, 0) + int(time_ns)
+            groups.update(map(_past_group, made))
+            for number, used_ns, credit_ns in _triples(moved):
+                if (group := groups.get(number)) is not None:  # else it counts as new
+                    groups[number] = replace(group, used_ns=int(used_ns), credit_ns=int(credit_ns))
             looks += 1
         self._times = CpuTimes({int(cpu): int(time_ns) for cpu, time_ns in busy})
-        self._past = _Past(int(at_ns), int(listed_ns), known)
+        self._past = _Past(int(at_ns), int(listed_ns), known, groups.values())
 
     def look(self, now_ns: int) -> Usage:
-        """Return the use since the previous look; the first look returns none."""
+        """Return the use since the previous look; the first look returns none.
+
+        The first after `restore` returns what groups and processes have used since an earlier run.
+        """
         usage = Usage()
+        past = self._past
         first = self._last_ns is None
-        before_ns = self._past.at_ns if self._past is not None else self._last_ns
+        before_ns = past.at_ns if past is not None else self._last_ns
         span_ns = 0 if before_ns is None else max(0, now_ns - before_ns)
         self._last_ns = now_ns
         full = now_ns >= self._full_due_ns
@@ -243,6 +284,8 @@ class HostProcesses:
         if self._records is not None:  # before the processes: a Prolog is done when these begin
             usage.records = self._records.refresh()
         self._decide()
+        if past is not None:
+            self._take_up(past.groups)
         self._find_newcomers(usage, now_ns, first=first)
         self._visit_some(usage, now_ns, span_ns)
         if full and not first:
@@ -253,13 +296,16 @@ class HostProcesses:
             usage,
             most_ns=span_ns * len(self._topology.package_of),
             full=full,
-            first=first,
+            first=first and past is None,
+            blurred=None if past is None else self._blurred(),
         )
         walk.visit(self._root)
         self._hybrid.settle(usage, walk.rests, full=full, first=first)
-        if self._past is not None:
-            self._catch_up(self._past, usage, now_ns)
+        if past is not None:
             self._past = None
+            known_ns = sum(usage.cpu_ns.values()) + sum(usage.exited_ns.values())
+            usage.unseen_ns = max(0, sum(usage.busy_ns.values()) - known_ns)
+        self._moved = walk.moved
         before, self._used = self._used, dict(usage.cpu_ns)
         self._leave_to_nobody(usage)
         self._ran.update(dict.fromkeys(usage.cpu_ns, 0))
@@ -273,22 +319,6 @@ class HostProcesses:
         usage.memory_bytes = dict(self._memory)
         usage.jobs = self._jobs
         return usage
-
-    def _catch_up(self, past: _Past, usage: Usage, now_ns: int) -> None:
-        """Tell what those that are still there have used since an earlier run.
-
-        The rest of the machine's time since then is nobody's.
-        """
-        listed_ticks = _boot_ticks() - (now_ns - past.listed_ns) * TICKS // NS
-        for group in self._groups():
-            for process, time_ns in zip(group.processes, group.times, strict=True):
-                known_ns = past.times_ns.get((process.pid, process.start_ticks))
-                if known_ns is None and process.start_ticks >= listed_ticks:
-                    known_ns = 0  # born since
-                if known_ns is not None and time_ns > known_ns:
-                    usage.cpu_ns[process] = time_ns - known_ns
-        busy_ns = sum(usage.busy_ns.values())
-        usage.unseen_ns = max(0, busy_ns - sum(usage.cpu_ns.values()))
 
     def _decide(self) -> None:
         """Ask again for the owners of who was undecided at the look before."""
@@ -358,6 +388,8 @@ class HostProcesses:
         for pid in self._pids.keys() - pids:
             self._bury(usage, self._entries[self._pids[pid]])
         born_after = None if first else listed_ticks - START_SLACK_TICKS
+        if self._past is not None:
+            born_after = self._listed_ticks - (now_ns - self._past.listed_ns) * TICKS // NS
         for pid in sorted(pids - self._pids.keys() - self._zombies.keys()):
             self._meet(pid, now_ns, born_after)
 
@@ -431,11 +463,14 @@ class HostProcesses:
                 return
             process = Process(pid, stat.start_ticks, stat.comm)
         key = self._key(process)
+        told_ns = self._past.times_ns.get((pid, process.start_ticks)) if self._past else None
         time_ns = 0
-        if born_after is None or process.start_ticks < born_after:
+        if told_ns is not None or born_after is None or process.start_ticks < born_after:
             (time_ns,) = self._reader.read([key])
             if time_ns == GONE:
                 return
+            if told_ns is not None:
+                time_ns = min(time_ns, told_ns)
         cgroups = self._identify(process)
         group = self._place(cgroups)
         group.add(process, key, time_ns)
@@ -751,7 +786,9 @@ class HostProcesses:
         place = self._cgroupfs.place(cgroups)
         if place is None:
             return self._root
-        hierarchy, path = place
+        return self._reach(*place)
+
+    def _reach(self, hierarchy: Hierarchy, path: str) -> Group:
         parts = path.strip("/").split("/")
         group: Group | None = self._root
         for part in parts:
@@ -774,10 +811,14 @@ class HostProcesses:
         return group
 
     def _make_group(self, hierarchy: Hierarchy, path: str) -> Group:
-        try:
-            group = Group(None, hierarchy.open_usage(path))
-        except ReadError:
-            group = Group(None)
+        group = Group(None)
+        with contextlib.suppress(ReadError):
+            usage = group.usage = hierarchy.open_usage(path)
+            self._groups_made += 1
+            controller, identity = hierarchy.controller, usage.identity()
+            group.kept = KeptGroup(self._groups_made, controller, path, identity)
+            if self._dumped:  # else all of them will be
+                self._made.append(group)
         self._own(group, Facts({hierarchy.controller: path}, -1))
         return group
 
@@ -788,6 +829,68 @@ class HostProcesses:
             self._undecided_groups.append((group, facts))
         else:
             group.job_uid = job_uid
+
+    def _take_up(self, groups: Collection[_PastGroup]) -> None:
+        """Make the groups of an earlier run anew, with their counters as they stood.
+
+        Those that are gone are there for this look, for those above them to be `_blurred`.
+        """
+        hierarchies = {hierarchy.controller: hierarchy for hierarchy in self._cgroupfs.hierarchies}
+        gone: dict[tuple[str, str], Group] = {}
+        for past in groups:
+            controller, path = past.kept.controller, past.kept.path
+            hierarchy = hierarchies.get(controller)
+            if hierarchy is None:
+                continue
+            above, _, name = path.rpartition("/")
+            parent = gone.get((controller, above))
+            if parent is None:
+                parent = self._reach(hierarchy, above) if above else self._root
+                group = self._make_group(hierarchy, path)
+                if group.kept is not None and group.kept.identity == past.kept.identity:
+                    group.used_ns, group.credit_ns = past.used_ns, past.credit_ns
+                    parent.children[f"{controller}:{name}"] = group
+                    continue
+                group.close()
+            group = gone[controller, path] = Group(past.job_uid)
+            parent.children[f"{controller}:{name}/{id(group)}"] = group
+
+    def _blurred(self) -> set[Group]:
+        """Return the groups in which others' groups may have come and gone unseen.
+
+        There some are, or were, that are not their owner's; and what nobody claims may hold any.
+        """
+        return {
+            group
+            for group in self._groups()
+            if group.job_uid == SYSTEM
+            or any(child.job_uid != group.job_uid for child in group.children.values())
+        }
+
+
+def _group_rows(groups: Iterable[Group]) -> Iterator[Row]:
+    """Return what the next run must know of groups, of those that it can find again."""
+    for group in groups:
+        kept = group.kept
+        if kept is not None:
+            place = kept.number, kept.controller, kept.path, kept.identity
+            yield *place, group.job_uid, group.used_ns, group.credit_ns
+
+
+def _past_group(row: Row) -> tuple[int, _PastGroup]:
+    """Read a row of `_group_rows`; return its number and what it tells."""
+    number, controller, path, identity, job_uid, used_ns, credit_ns = row
+    if b"\0" in os.fsencode(path) or not path.startswith("/"):
+        raise ValueError("no path of a cgroup")
+    kept = KeptGroup(int(number), str(controller), path, int(identity))
+    owner = None if job_uid is None else str(job_uid)
+    used_ns = None if used_ns is None else int(used_ns)
+    return kept.number, _PastGroup(kept, owner, used_ns, int(credit_ns))
+
+
+def _triples(flat: Iterable[Any]) -> Iterator[tuple[Any, Any, Any]]:
+    values = iter(flat)
+    return zip(values, values, values, strict=True)
 
 
 def _is_gone(group: Group) -> bool:

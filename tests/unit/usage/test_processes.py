@@ -33,10 +33,13 @@ def probe(
     cgroupfs: Cgroupfs = NO_CGROUPS,
     procfs: Procfs | None = None,
     topology: Topology | None = None,
+    owner_by: Callable[[Path], str] | None = None,
 ) -> HostProcesses:
     resolvers = (SystemdResolver(str),)
 
     def owner(facts: Facts) -> str:
+        if owner_by is not None:
+            return owner_by(Path(facts.cgroups.get("", "/system")))
         return resolve(facts, resolvers)
 
     return HostProcesses(
@@ -508,6 +511,100 @@ def test_a_cgroup_that_is_made_again_is_another(cgroup: Path) -> None:
         cgroup.mkdir()
 
 
+def test_a_cgroups_counter_tells_of_its_children_over_a_restart(tree: tuple[Path, Path]) -> None:
+    """Of what nobody saw, not a sample is lost or told twice, however long ago all was kept."""
+    base, cgroup = tree
+    unit = f"systemd:{cgroup.name}"
+    before = probe(find_cgroupfs(base))
+    look_and_dump(before)
+    with bursts(cgroup):
+        for _ in range(4):
+            time.sleep(0.25)
+            rows = look_and_dump(before)
+        kept_ns = used_ns(cgroup)
+        time.sleep(1)
+        after = probe(find_cgroupfs(base))
+        after.restore({key: json.loads(json.dumps(row)) for key, row in rows.items()})
+        seen = look(after)
+        used = used_ns(cgroup) - kept_ns
+    assert "used 4" in rows
+    own = sum(ns for process, ns in seen.cpu_ns.items() if process.job_uid == unit)
+    assert seen.exited_ns[unit] > used / 2
+    assert seen.exited_ns[unit] + own == pytest.approx(used, rel=0.15)
+    assert set(seen.exited_ns) <= {unit} | {p.job_uid for p in after.processes}
+
+
+def test_a_cgroup_that_stands_empty_has_kept_what_was_used_in_it(cgroup: Path) -> None:
+    """While nobody looked: all its processes have ended, maybe but for one nobody has reaped."""
+    usage = probe(find_cgroupfs(Path("/sys/fs/cgroup")))
+    with bursts(cgroup):
+        look(usage)
+        time.sleep(0.5)
+        rows = look_and_dump(usage)
+        kept_ns = used_ns(cgroup)
+        time.sleep(0.5)
+    after = probe(find_cgroupfs(Path("/sys/fs/cgroup")))
+    after.restore(rows)
+    used = used_ns(cgroup) - kept_ns
+    unit = f"systemd:{cgroup.name}"
+    seen = look(after)
+    orphan = sum(ns for process, ns in seen.cpu_ns.items() if process.job_uid == unit)
+    assert seen.exited_ns[unit] > used / 2
+    assert seen.exited_ns[unit] + orphan == pytest.approx(used, abs=0.05e9)
+
+
+def test_what_a_cgroup_used_that_is_gone_after_a_restart_is_nobodys(tmp_path: Path) -> None:
+    """Not its parent's; and one that was made in its place begins at 0."""
+    top = Path("/sys/fs/cgroup/unified") / f"jobwatt-test-{secrets.token_hex(4)}-a.service"
+    job = top / "b.service"
+    job.mkdir(parents=True)
+    try:
+        usage = probe(find_cgroupfs(Path("/sys/fs/cgroup")), owner_by=lambda path: path.parts[-1])
+        with bursts(job):
+            look(usage)
+            rows = look_and_dump(usage)
+            wait_until(lambda: used_ns(job) > 0.5e9)
+        job.rmdir()
+        job.mkdir()
+        with bursts(job):
+            wait_until(lambda: used_ns(job) > 0.2e9)
+            after = probe(
+                find_cgroupfs(Path("/sys/fs/cgroup")), owner_by=lambda path: path.parts[-1]
+            )
+            after.restore(rows)
+            seen = look(after)
+            again = used_ns(job)
+        own = sum(ns for process, ns in seen.cpu_ns.items() if process.job_uid == job.name)
+        assert top.name not in seen.exited_ns
+        assert own + seen.exited_ns[job.name] == pytest.approx(again, rel=0.3)
+        assert seen.unseen_ns > 0.3e9
+    finally:
+        job.rmdir()
+        top.rmdir()
+
+
+def test_what_is_kept_of_cgroups_that_come_and_go_can_be_read_again(cgroup: Path) -> None:
+    """Whatever is gone by then: one that was kept, one that is new, one whose process has left."""
+    usage = probe(find_cgroupfs(Path("/sys/fs/cgroup")))
+    look_and_dump(usage)
+    with running(BURN) as burner:
+        for name in ("a.service", "b.service"):
+            folder = cgroup / name
+            folder.mkdir()
+            (folder / "cgroup.procs").write_text(str(burner.pid))
+            usage.refresh(find(usage, burner.pid)) if name == "b.service" else None
+            for _ in range(2):
+                rows = look_and_dump(usage)
+            (cgroup / "cgroup.procs").write_text(str(burner.pid))
+            folder.rmdir()
+            rows = look_and_dump(usage)
+        after = probe(find_cgroupfs(Path("/sys/fs/cgroup")))
+        after.restore({key: json.loads(json.dumps(row)) for key, row in rows.items()})
+        time.sleep(0.3)
+        assert look(after).cpu_ns[find(after, burner.pid)] > 0.1e9
+    assert {len(row) for key, row in rows.items() if key.startswith("used ")} == {5}
+
+
 def test_what_the_undecided_use_is_nobodys(cgroup: Path) -> None:
     """Of those that are seen and of those that come and go; not a nanosecond is lost or doubled.
 
@@ -700,7 +797,7 @@ def test_the_clocks_of_another_process_are_no_help() -> None:
         after.restore(rows)
         time.sleep(1)
         usage = look(after)
-        assert find(after, burner.pid) not in usage.cpu_ns
+        assert usage.cpu_ns.get(find(after, burner.pid), 0) < 0.3e9  # since it was met
         assert usage.unseen_ns > 0.5e9
 
 
