@@ -190,6 +190,7 @@ class JobBook:
     _displaced: list[JobAccount] = field(default_factory=list)
     _lines: int = 0
     _lines_since: float = 0.0
+    _overdue: list[JobAccount] = field(default_factory=list)
     _account_views: tuple[tuple[str, tuple[int, ...]], ...] | None = None
 
     def __post_init__(self) -> None:
@@ -209,6 +210,7 @@ class JobBook:
             self._records = usage.records
             self._follow_records()
         self._displace()
+        self._retire_overdue(usage.jobs)
         for job_uid, presence in usage.jobs.items():
             job = self.jobs.get(job_uid) or self._open(job_uid, presence)
             job.limit = presence.cpus
@@ -286,6 +288,21 @@ class JobBook:
             if job is not None and job.ended is not None:
                 self._drop(job)
                 self._displaced.append(job)
+
+    def _retire_overdue(self, present: Mapping[str, JobPresence]) -> None:
+        """Retire what has lingered long enough while no exporter ran, before it is opened anew.
+
+        One whose process began while it would have lingered has returned in time.
+        """
+        overdue, self._overdue = self._overdue, []
+        for job in overdue:
+            presence = present.get(job.job_uid)
+            if presence is not None and job.ended is not None and presence.user == job.user:
+                away_ns = round((presence.started - job.ended) * NS)
+                if away_ns < self.linger_ns:
+                    continue
+            self._drop(job)
+            self._displaced.append(job)
 
     def _drop(self, job: JobAccount) -> None:
         if not job.settled:
@@ -444,11 +461,15 @@ class JobBook:
                 job.ended_ns = now_ns - round(max(0.0, wall - job.ended) * NS)
             self.jobs[job.job_uid] = job
             self._restore_names(job, names)
+        due_ns = now_ns - self.linger_ns
+        ended = [job for job in self.jobs.values() if job.ended is not None]
+        self._overdue = [job for job in ended if job.ended_ns <= due_ns]
         if self.owners is not None:
             self._restore_owners(self.owners, rows.get("owners", ()))
 
     def _restore_owners(self, owners: Owners, row: Row) -> None:
-        owners.restore(row, self.jobs)
+        overdue = {job.job_uid for job in self._overdue}  # their ids are free again
+        owners.restore(row, {uid: job for uid, job in self.jobs.items() if uid not in overdue})
         ended = [job for job in self.jobs.values() if job.ended is not None]
         for job in sorted(ended, key=lambda job: job.ended_ns):
             owners.end(job.job_uid)

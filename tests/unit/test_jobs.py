@@ -38,7 +38,7 @@ class Node:
         self.accountant = Accountant(self.ledger, {"*": 0.0})
         self.now = 0
         self.spent = 0
-        self.started = EPOCH - 5
+        self.user, self.started = "ada", EPOCH - 5
         self.second(0)
 
     def second(
@@ -56,7 +56,7 @@ class Node:
         used = used or {}
         jobs: dict[str, JobPresence] = {}
         for process in used.keys() - set(gone):
-            presence = JobPresence(0, self.started, "ada")
+            presence = JobPresence(0, self.started, self.user)
             jobs.setdefault(process.job_uid, presence).processes += 1
         usage = Usage(used, exited or {}, jobs=jobs, ended=list(gone))
         report = Report(Source.RAPL, self.now * S, (Reading(PACKAGE, self.spent),))
@@ -168,6 +168,54 @@ def test_jobs_go_on_after_a_restart() -> None:
     assert {
         uid: (j.energy_uj, j.started, j.measured_since, j.ended) for uid, j in after.items()
     } == {uid: (j.energy_uj, j.started, j.measured_since, j.ended) for uid, j in before.items()}
+
+
+def restarted(node: Node, seconds: int) -> Node:
+    """The same node with another exporter, after so long without one."""
+    dumped = node.accountant.dump("boot").items()
+    rows = {key: tuple(json.loads(json.dumps(row))) for key, row in dumped}
+    later = Node(linger=node.book.linger_ns // S)
+    later.book = JobBook(linger_ns=node.book.linger_ns)
+    later.ledger = Ledger(SeriesRules(), later.book)
+    later.accountant = Accountant(later.ledger, {"*": 0.0})
+    later.now, later.spent = node.now + seconds, node.spent
+    later.accountant.restore(rows, "boot", later.now * S, EPOCH + later.now)
+    return later
+
+
+def test_a_job_that_returns_after_its_linger_starts_anew_also_without_an_exporter() -> None:
+    """What it had has retired, and `measured_since` tells of a new counter."""
+    node = Node(linger=60)
+    one, other = Process(1, 0, job_uid="slurm:7"), Process(2, 0, job_uid="slurm:7")
+    node.second(50, {one: 1})
+    node.second(0, {one: 1}, gone=(one,))
+    since = node.jobs["slurm:7"].measured_since
+    for away, joules in ((30, 57), (90, 7)):
+        later = restarted(node, away)
+        later.started = EPOCH + later.now - 1
+        later.second(7, {other: 1})
+        assert later.energy() == {"slurm:7": joules}
+        assert (later.jobs["slurm:7"].measured_since == since) == (away == 30)
+        assert later.jobs["slurm:7"].ended is None
+        assert later.imbalance() == 0
+    (cpu,) = later.ledger.device_views()
+    assert cpu.job_retired_uj == 50 * J
+    gone = restarted(node, 90)
+    gone.second(0)
+    assert gone.energy() == {}
+
+
+def test_a_job_that_returned_in_time_goes_on_though_it_is_seen_late() -> None:
+    """Its process began while it lingered; another user's is another job."""
+    node = Node(linger=60)
+    one, other = Process(1, 0, job_uid="run:a"), Process(2, 0, job_uid="run:a")
+    node.second(50, {one: 1})
+    node.second(0, {one: 1}, gone=(one,))
+    for user, joules in (("ada", 57), ("eve", 7)):
+        later = restarted(node, 90)
+        later.user, later.started = user, EPOCH + node.now + 10
+        later.second(7, {other: 1})
+        assert later.energy() == {"run:a": joules}
 
 
 second = st.tuples(
