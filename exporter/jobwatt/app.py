@@ -129,6 +129,7 @@ def host_parts(config: Config, must_restart: Callable[[str], None] = lambda _: N
         OWNER_VARIABLES,
         records,
     )
+    pods.live = usage.jobs
     log.info("CPU time of processes: %s", usage.method)
     nvml = NvmlMeter(config.path_sysfs, foreign=not procfs.is_own(), must_restart=must_restart)
     # GPUs first: what holds them up must not come between CPU energy and CPU time.
@@ -308,7 +309,7 @@ def make_sampler(config: Config, parts: Parts, store: Store | None = None) -> Sa
         try:
             accountant.restore(store.rows, boot_id, parts.clock(), parts.wall())
             if parts.pods is not None:
-                parts.pods.restore(store.rows)
+                parts.pods.restore(store.rows, same_boot=accountant.same_boot)
             if accountant.same_boot:
                 parts.usage.restore(store.rows)
         except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:

@@ -165,6 +165,7 @@ class PodResources:
 
     Attributes:
         devices: the latest answer, replaced as a whole when it differs; empty before the first.
+        answers: how many there were.
     """
 
     def __init__(self, path: Path, stop: threading.Event | None = None) -> None:
@@ -172,6 +173,7 @@ class PodResources:
         self._stop = stop or threading.Event()
         self._trouble = Trouble("GPUs of pods")
         self.devices: Devices = {}
+        self.answers = 0
 
     def start(self) -> None:
         """Begin to ask."""
@@ -196,4 +198,5 @@ class PodResources:
                 self._trouble.clear()
                 if devices != self.devices:
                     self.devices = devices
+                self.answers += 1
             self._stop.wait(pause)

@@ -25,6 +25,7 @@ class Cell:
     pods: Mapping[str, Pod] | None = None
     hopeless: bool = False
     devices: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    answers: int = 1
     now_ns: int = 1000 * NS
 
     def put(self, uid: str, name: str = "bert-0", owner: str = "bert") -> None:
@@ -144,6 +145,52 @@ def test_decisions_outlive_a_restart() -> None:
     assert set(told.refresh()) == {JOB, "k8s:b"}
 
 
+def test_who_waits_goes_on_waiting_over_restarts() -> None:
+    """Ten seconds in all, however often; on another boot the clock begins anew."""
+    cell = Cell()
+    jobs = cell.make()
+    cell.wait(0, jobs)
+    assert jobs.job_of("k8s:a") == UNDECIDED
+    for seconds in (4, 4):
+        rows = jobs.dump()
+        assert rows == {"waiting pod a": (1000 * NS,)}
+        jobs = cell.make()
+        jobs.restore(rows)
+        cell.wait(seconds, jobs)
+        assert jobs.job_of("k8s:a") == UNDECIDED
+    rebooted = cell.make()
+    rebooted.restore(jobs.dump(), same_boot=False)
+    for later, expected in ((jobs, "k8s:a"), (rebooted, UNDECIDED)):
+        cell.now_ns = 1010 * NS
+        later.refresh()
+        assert later.job_of("k8s:a") == expected
+    assert jobs.dump() == {"pod a": ("k8s:a",)}
+    long_ago = cell.make()
+    long_ago.restore(rows)
+    cell.wait(60, long_ago)
+    long_ago.restore(rows)
+    long_ago.refresh()
+    assert long_ago.job_of("k8s:a") == "k8s:a"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_lives_is_never_forgotten(monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
+    """Though nobody has asked for it for long: the API knows it, or it has processes."""
+    monkeypatch.setattr(pods, "MOST_DECIDED", 3)
+    cell = Cell()
+    cell.put("a")
+    jobs = cell.make() if told else PodJobs()
+    jobs.restore({"pod a": ("k8s:a",), "pod gone": ("k8s:gone",)})
+    jobs.live = () if told else {"k8s:a"}
+    jobs.refresh()
+    for uid in "bcdefg":
+        cell.put(uid, owner="other")
+        cell.pods = {key: pod for key, pod in (cell.pods or {}).items() if key in {"a", uid}}
+        jobs.refresh()
+        jobs.job_of(f"k8s:{uid}")
+    assert list(jobs.dump()) == ["pod a", "pod f", "pod g"]
+
+
 def test_a_row_that_is_none_is_an_error() -> None:
     """The state is then begun anew."""
     with pytest.raises(ValueError, match="values to unpack"):
@@ -180,3 +227,20 @@ def test_devices_are_their_jobs() -> None:
     assert jobs.refresh() is records
     cell.devices = {}
     assert jobs.refresh()[JOB].gpu_ids == ()
+
+
+def test_a_pod_made_again_does_not_hold_what_its_predecessor_held() -> None:
+    """Under the same name; the next answer tells, also where it is the same device again."""
+    cell = Cell(devices={("ml", "bert-0"): ("GPU-1",)})
+    cell.put("a")
+    cell.put("b", "other-0", "other")
+    jobs = cell.make()
+    assert jobs.refresh()[JOB].gpu_ids == ("GPU-1",)
+    cell.pods = {uid: pod for uid, pod in (cell.pods or {}).items() if uid != "a"}
+    jobs.refresh()
+    cell.put("c")
+    assert jobs.refresh()[JOB].gpu_ids == ()
+    cell.answers += 1
+    records = jobs.refresh()
+    assert records[JOB].gpu_ids == ("GPU-1",)
+    assert jobs.refresh() is records
