@@ -169,7 +169,7 @@ def test_a_process_that_has_exited_ends_though_nobody_reaps_it(
     cgroup: Path, *, grouped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is paid all that it used, and is not met again while it is listed."""
-    monkeypatch.setattr("jobwatt.usage.processes.MOST_STOPPED", 1000)  # others stop as well
+    monkeypatch.setattr("jobwatt.usage.zombies.MOST_STOPPED", 1000)  # others stop as well
     with piped(ORPHAN) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
@@ -186,11 +186,11 @@ def test_a_process_that_has_exited_ends_though_nobody_reaps_it(
         assert (seen.cpu_ns[known], known in seen.ended) == (used_ns, False)
         ended = [usage.look(now_ns + second * NS).ended.count(known) for second in (2, 3, 14, 65)]
         assert ended == [1, 0, 0, 0]
-        assert (known.alive, usage.find(pid), len(usage._zombies) > 0) == (False, None, True)
+        assert (known.alive, usage.find(pid), len(usage._zombies.pids) > 0) == (False, None, True)
         parent.send_signal(signal.SIGUSR2)
         wait_until(lambda: not Path(f"/proc/{pid}").exists())
         usage.look(now_ns + 126 * NS)
-        assert pid not in usage._zombies
+        assert pid not in usage._zombies.pids
 
 
 def test_a_zombie_that_was_there_before_is_nobody() -> None:
@@ -715,7 +715,7 @@ def test_a_process_that_moves_when_it_is_old_is_followed(
     *, company: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within a minute, and its time is told once from then on; alone in its cgroup always."""
-    monkeypatch.setattr("jobwatt.usage.processes.YOUNG_NS", (0,))
+    monkeypatch.setattr("jobwatt.usage.visits.YOUNG_NS", (0,))
     usage = probe(find_cgroupfs(Path("/sys/fs/cgroup")))
     with (
         made_cgroup("first") as first,
