@@ -53,6 +53,8 @@ INTERNAL = {
     "instance:jobwatt_device_idle_energy_joules:delta": {"cluster", "instance", "component"},
     "job_uid:jobwatt_job_facility_energy_joules:delta": JOB | {"grid_zone"},
     "job_uid:jobwatt_job_energy_joules:sum": JOB,
+    "global:jobwatt_job_energy_joules:sum_since": set(),
+    "grid_zone:jobwatt_carbon_intensity_grams_per_kwh:snapshot": {"grid_zone", "provider"},
     "account:jobwatt_account_energy_joules:month_sum": {"account", "month"},
     "account:jobwatt_account_energy_budget:watts": {"account", "period"},
     "device:jobwatt_job_energy_joules:snapshot": ON_NODE | {"component", "device", "source"},

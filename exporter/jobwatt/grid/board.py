@@ -124,7 +124,8 @@ def in_use(values: Sequence[Value]) -> Value | None:
     """Return the one that the recording rules take of a zone's values.
 
     `grid_zone:jobwatt_carbon_intensity_grams_per_kwh`: averages only; live before the table,
-    lifecycle before direct, then by the provider's name.
+    lifecycle before direct, then by the first two letters of the provider's name, which is as much
+    of it as the rule can compare.
     """
     averages = [value for value in values if value.intensity.kind is Kind.AVERAGE]
     return min(averages, key=_rank, default=None)
@@ -132,4 +133,4 @@ def in_use(values: Sequence[Value]) -> Value | None:
 
 def _rank(value: Value) -> tuple[bool, bool, str]:
     intensity = value.intensity
-    return intensity.year != "", intensity.boundary is not Boundary.LIFECYCLE, value.provider
+    return intensity.year != "", intensity.boundary is not Boundary.LIFECYCLE, value.provider[:2]
