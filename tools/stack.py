@@ -242,6 +242,16 @@ def start(name: str, port: int, folder: Path, command: Sequence[str]) -> Server:
     return Server(name, port, log, process)
 
 
+def check_zone(zone: str) -> None:
+    """Raise `StackError` if the grid exporter of this stack does not have the zone."""
+    zones = _load(ZONES)["zones"]
+    if zone not in zones:
+        raise StackError(
+            f"--grid-zone {zone} is not in {ZONES.relative_to(ROOT)}, which has "
+            f"{', '.join(zones)}: choose one of them, or add {zone} there"
+        )
+
+
 def commands(
     folder: Path, ports: Ports, asked: argparse.Namespace
 ) -> list[tuple[str, int, list[str]]]:
@@ -358,6 +368,7 @@ def run(asked: argparse.Namespace, stop: threading.Event) -> None:
     Raises:
         StackError: it cannot, or one of its servers has ended.
     """
+    check_zone(asked.grid_zone)
     folder = asked.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):

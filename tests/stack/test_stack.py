@@ -235,6 +235,17 @@ def test_a_server_that_does_not_start_stops_the_stack(tmp_path: Path) -> None:
         assert "'nowhere' is not one of" in stack.err
 
 
+def test_a_zone_that_the_grid_exporter_lacks_is_told(tmp_path: Path) -> None:
+    """With those that it has, before anything is started: its carbon would be missing."""
+    with running_stack(tmp_path, "--grid-zone=FR") as stack:
+        assert stack.wait() == 1
+        assert stack.err == (
+            "--grid-zone FR is not in deploy/docker/grid/zones.yml, which has WORLD: choose one of "
+            "them, or add FR there\n"
+        )
+        assert not (tmp_path / "stack").exists()
+
+
 def test_a_taken_port_is_told(tmp_path: Path) -> None:
     """With the flag that takes another."""
     with socket.socket() as taken:
