@@ -211,7 +211,9 @@ def report(
     """Tell what jobs have used in a range of time: energy, carbon, cost, GPU-hours.
 
     TIME is like now-7d, 2026-11-01 (its midnight), 2026-11-01T08:00 (local time) or
-    2026-11-01T08:00:00Z. Use before and after the range is in no figure.
+    2026-11-01T08:00:00Z. Figures have what Prometheus booked within the range. A job's energy is
+    booked as it is scraped; what a job had used before its first scrape, at that scrape if the job
+    was then less than an hour old, else never.
     """
     if top is None and kind in {"table", "markdown"}:
         top = DEFAULT_TOP
