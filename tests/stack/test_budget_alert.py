@@ -90,7 +90,7 @@ def test_one_budget_alert_arrives_once_with_its_text(tmp_path: Path) -> None:
     annotations = alert["annotations"]
     assert annotations["summary"] == "A job has used more energy than its budget."
     told = re.fullmatch(
-        r"The job slurm:7, made-up of ada, has used ([\d.]+)% of the energy that it may use in "
+        r"The job slurm:7 \(made-up\) of ada has used ([\d.]+)% of the energy that it may use in "
         r"all, on all of its nodes\. JobWatt does not stop it\.",
         annotations["description"],
     )

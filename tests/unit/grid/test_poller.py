@@ -229,7 +229,7 @@ def test_many_pollers_lose_nothing() -> None:
 
 
 def test_the_one_in_use() -> None:
-    """Averages only; live before the table, lifecycle before direct, then by name."""
+    """Averages only; live before the table, lifecycle before direct, then by two letters."""
     table = Value("FR", "owid", value(at=None, year="2024"))
     marginal = Value("FR", "watttime", value(kind=Kind.MARGINAL))
     direct = Value("FR", "a_direct", value(boundary=Boundary.DIRECT))
