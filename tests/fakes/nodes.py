@@ -24,6 +24,8 @@ class TimedJob:
     gpus: int = 0
     idle_watts: float = 0.0
     budget: float | None = None
+    unseen: float = 0.0
+    """For so long after the nodes' begin its node does not show it yet."""
 
     @property
     def joules(self) -> float:
@@ -32,7 +34,7 @@ class TimedJob:
 
     def rows(self, age: float, began: float) -> Iterator[str]:
         """Its lines on its node's page, when the nodes are so old; `began` is their Unix time."""
-        if not self.begin <= age < self.begin + self.seconds + LINGER_SECONDS:
+        if age < self.unseen or not self.begin <= age < self.begin + self.seconds + LINGER_SECONDS:
             return
         spent = min(age - self.begin, self.seconds)
         key = f'job_uid="{self.job_uid}"'

@@ -40,6 +40,9 @@ JOBS = (
     TimedJob("n2", "slurm:1", 6, 20, 222.222, gpus=1, idle_watts=60, budget=20_000),
     TimedJob("n1", "run:short", 9, 1.7, 50),
     TimedJob("n3", "slurm:2", 3, 45, 400, gpus=4, idle_watts=70),
+    # Two hours old, at its end, and seen on one node after the other.
+    TimedJob("n1", "slurm:3", -7200, 7190, 10, budget=143_800),
+    TimedJob("n2", "slurm:3", -7200, 7190, 5, unseen=40),
 )
 GRID = """\
 jobwatt_grid_carbon_intensity_grams_per_kwh\
@@ -167,6 +170,7 @@ def test_totals_are_the_truth_in_both(answered: Answers, name: str) -> None:
 
 
 def test_budgets_are_the_same_in_both(answered: Answers) -> None:
-    """Kept as a running sum, which must not take a delta twice."""
+    """Kept as a running sum, which must take no delta twice, and what an old node shows once."""
     for found in (answered.prometheus, answered.victoria):
-        assert found["used_ratio"] == pytest.approx({"slurm:1": 0.444444}, rel=1e-6)
+        truth = {"slurm:1": 0.444444, "slurm:3": 0.75}
+        assert found["used_ratio"] == pytest.approx(truth, rel=1e-6)

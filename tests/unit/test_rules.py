@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from jobwatt.exposition.catalog import METRICS
+from jobwatt.grid.table import NAME as TABLE
+from jobwatt.grid_app import PROVIDERS
 from servers import ROOT, prometheus3
 
 PROMETHEUS = ROOT / "prometheus"
@@ -242,6 +244,20 @@ def test_rules_stand_after_what_they_are_made_from() -> None:
             now = re.sub(r"last_over_time\([a-z_:]+\[1[hd]\] offset 1s\)", "", rule["expr"])
             assert {word for word in asked(now) if ":" in word} <= seen
             seen.add(rule["record"])
+
+
+def test_providers_differ_in_what_the_rules_compare() -> None:
+    """The first two letters choose between them."""
+    names = [*PROVIDERS, TABLE]
+    assert len({provider[:2] for provider in names}) == len(names)
+
+
+def test_marginal_providers_are_left_out_by_name() -> None:
+    """While one has no series, nothing else tells that its intensities are never in use."""
+    grid = ROOT / "exporter/jobwatt/grid"
+    marginal = [path.stem for path in grid.glob("*.py") if "Kind.MARGINAL" in path.read_text()]
+    stale = next(rule["expr"] for rule in ALERTS if rule["alert"] == "JobWattCarbonDataStale")
+    assert re.findall(r'provider!="(\w+)"', stale) == marginal
 
 
 def test_metrics_exist() -> None:
