@@ -35,11 +35,12 @@ LATE_SECONDS = 60.0
 """What a busy machine may need more."""
 
 JOBS = (
+    # None begins before all pages have been scraped: a PUE that nobody has seen yet is 1.
     # Two nodes that end one after the other; a job shorter than a scrape; one of 45 s.
-    TimedJob("n1", "slurm:1", 6, 40, 111.111, gpus=2, idle_watts=60, budget=20_000),
-    TimedJob("n2", "slurm:1", 6, 20, 222.222, gpus=1, idle_watts=60, budget=20_000),
-    TimedJob("n1", "run:short", 9, 1.7, 50),
-    TimedJob("n3", "slurm:2", 3, 45, 400, gpus=4, idle_watts=70),
+    TimedJob("n1", "slurm:1", 21, 40, 111.111, gpus=2, idle_watts=60, budget=20_000),
+    TimedJob("n2", "slurm:1", 21, 20, 222.222, gpus=1, idle_watts=60, budget=20_000),
+    TimedJob("n1", "run:short", 24, 1.7, 50),
+    TimedJob("n3", "slurm:2", 18, 45, 400, gpus=4, idle_watts=70),
     # Two hours old, at its end, and seen on one node after the other.
     TimedJob("n1", "slurm:3", -7200, 7190, 10, budget=143_800),
     TimedJob("n2", "slurm:3", -7200, 7190, 5, unseen=40),
