@@ -108,7 +108,7 @@ class FakeApi:
         self._events: list[tuple[int, dict[str, Any]]] = []
         self._version = 1000
         self._oldest = 1000
-        self._epoch = 0
+        self.epoch = 0
         self._cut = False
         self._closed = False
 
@@ -140,14 +140,14 @@ class FakeApi:
             self._version += 10
             self._oldest = self._version
             self._events.clear()
-            self._epoch += 1
+            self.epoch += 1
             self._changed.notify_all()
 
     def end_watches(self, *, within_a_line: bool = False) -> None:
         """End the watches as after their timeout, or cut the connection within a line."""
         with self._changed:
             self._cut = within_a_line
-            self._epoch += 1
+            self.epoch += 1
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -179,19 +179,18 @@ class FakeApi:
             "items": list(self._objects.values()) or None,
         }
 
-    def follow(self, since: int) -> Iterator[bytes]:
-        """The lines of a watch; ends when it is told to."""
+    def follow(self, since: int, epoch: int) -> Iterator[bytes]:
+        """The lines of a watch that was asked for in an epoch; ends when it is told to."""
         if self.empty_watches:
             self.empty_watches -= 1
             return
-        epoch = self._epoch
         with self._changed:
             while True:
                 news = [event for version, event in self._events if version > since]
                 for event in news:
                     since = int(event["object"]["metadata"]["resourceVersion"])
                     yield json.dumps(event).encode() + b"\n"
-                if epoch != self._epoch or self._closed:
+                if epoch != self.epoch or self._closed:
                     if self._cut:
                         yield b'{"type":"ADDED","object":{"metadata":{"name":"half'
                         raise ConnectionAbortedError
@@ -219,21 +218,21 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         asked = Asked(parts.path, query, dict(self.headers))
+        # What a test does once it sees that this was asked comes after it.
+        epoch, trouble = self.api.epoch, self._trouble(asked)
         self.api.asked.append(asked)
-        trouble = self._trouble(asked)
         if trouble is not None:
+            if trouble.seconds:
+                threading.Event().wait(trouble.seconds)
             self._say(trouble.status, trouble.body.encode(), trouble.headers)
         elif not asked.watch:
             self._say(200, json.dumps(self.api.list()).encode(), {})
         else:
-            self._stream(int(query["resourceVersion"]))
+            self._stream(int(query["resourceVersion"]), epoch)
 
     def _trouble(self, asked: Asked) -> Trouble | None:
         if self.api.troubles:
-            trouble = self.api.troubles.pop(0)
-            if trouble.seconds:
-                threading.Event().wait(trouble.seconds)
-            return trouble
+            return self.api.troubles.pop(0)
         if asked.watch and self.api.watch_trouble is not None:
             return self.api.watch_trouble
         if asked.headers.get("Authorization") != f"Bearer {self.api.token}":
@@ -254,13 +253,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _stream(self, since: int) -> None:
+    def _stream(self, since: int, epoch: int) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "application/json;stream=watch")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         try:
-            for line in self.api.follow(since):
+            for line in self.api.follow(since, epoch):
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
                 self.wfile.flush()
             self.wfile.write(b"0\r\n\r\n")
