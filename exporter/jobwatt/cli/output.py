@@ -1,4 +1,4 @@
-"""Files that a command writes."""
+"""What a command writes: files, and tables that are no terminal's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 
 import click
 
-__all__ = ["checked_output", "write_whole"]
+__all__ = ["PIPE_COLUMNS", "checked_output", "write_whole"]
+
+PIPE_COLUMNS = 160
+"""The width of what is no terminal's, where COLUMNS does not tell."""
 
 
 def checked_output(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:

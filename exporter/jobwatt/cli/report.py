@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from jobwatt.cli.output import checked_output, write_whole
+from jobwatt.cli.output import PIPE_COLUMNS, checked_output, write_whole
 from jobwatt.errors import RunError, UsageError
 from jobwatt.report.client import EXAMPLE, Access, Prometheus
 from jobwatt.report.collect import Report, Wanted, collect
@@ -28,9 +28,6 @@ DEFAULT_LAST = "24h"
 
 DEFAULT_TOP = 30
 """Rows for people; programs get all."""
-
-PIPE_COLUMNS = 160
-"""The width of a table that is no terminal's, where COLUMNS does not tell."""
 
 MOST_SECRET_BYTES = 64 * 1024
 

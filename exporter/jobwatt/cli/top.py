@@ -28,6 +28,7 @@ import click
 from click.core import ParameterSource
 
 from jobwatt.cli.options import with_config
+from jobwatt.cli.output import PIPE_COLUMNS
 from jobwatt.config import Config
 from jobwatt.errors import ReadError, RunError, UsageError
 from jobwatt.http_client import ask, basic_auth, is_local, split_url, without_password
@@ -54,9 +55,6 @@ LISTING_SECONDS, FIRST_LOOK_SECONDS = 0.2, 1.0
 
 MOST_ARGUMENTS = 400
 """Characters of a command line: more than a terminal shows."""
-
-PIPE_COLUMNS = 160
-"""The width of a frame that is no terminal's, where COLUMNS does not tell."""
 
 PIPE_ROWS, MOST_ROWS = 20, 1000
 """Jobs, and processes, where nobody says how many: what fits into a terminal is less."""
